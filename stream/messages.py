@@ -324,7 +324,7 @@ CUBES: dict[str, Cube] = {
             "loss_after": REAL,
         },
     ),
-    # counter: consumed | processed | repeated | dead | misrouted | unlisted | slates | lists | ...; second: broker time
+    # counter: consumed | processed | repeated | dead | misrouted | unlisted | slates | ...; second: broker time
     "health": Cube(
         {"second": "DateTime", "role": "String", "counter": "String", "reason": "String"}, {"count": COUNT}
     ),
