@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -41,6 +42,46 @@ class Committed(NamedTuple):
 
     offset: int
     note: str
+
+
+class Note(NamedTuple):
+    """What a role says beside its committed offset, for any client to read.
+
+    Attributes
+    ----------
+    checkpoint
+        First offset that its newest checkpoint does not hold.
+    ts
+        Newest event time that it has seen, ms; 0 when it has seen none.
+    """
+
+    checkpoint: int
+    ts: int = 0
+
+    def write(self) -> str:
+        """Text of the note.
+
+        >>> Note(42, 1700000000000).write()
+        'checkpoint=42 ts=1700000000000'
+        """
+        return f"checkpoint={self.checkpoint} ts={self.ts}"
+
+
+def parse_note(text: str) -> Note | None:
+    """Read what `Note.write` wrote; None for a commit without a note of ours.
+
+    >>> parse_note("checkpoint=42 ts=1700000000000")
+    Note(checkpoint=42, ts=1700000000000)
+    >>> parse_note("checkpoint=42")
+    Note(checkpoint=42, ts=0)
+    >>> parse_note("") is None
+    True
+    """
+    match = _NOTE.fullmatch(text)
+    return Note(int(match["checkpoint"]), int(match["ts"] or 0)) if match else None
+
+
+_NOTE = re.compile(r"checkpoint=(?P<checkpoint>\d+)(?: ts=(?P<ts>\d+))?")
 
 
 class Source(Protocol):
@@ -109,4 +150,11 @@ class Log(Protocol):
 
     def ends(self, topic: str) -> Positions:
         """High watermark of each partition."""
+        ...
+
+    def progress(self, topic: str, group: str) -> dict[int, Committed]:
+        """What `group` has committed for each partition of `topic`, without joining the group.
+
+        Partitions without a commit are left out.
+        """
         ...
