@@ -1,0 +1,1 @@
+"""All that learns: torch, ONNX Runtime and numba over plain arrays. No Kafka, no clock, no `stream`."""

@@ -1,0 +1,1 @@
+"""All that moves: topics, state, time, metrics. Calls `models`, never the other way round."""

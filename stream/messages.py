@@ -183,13 +183,13 @@ class Alert(Struct, frozen=True, kw_only=True, gc=False):
 class Examples(Struct, frozen=True, kw_only=True, array_like=True):
     """What rank saw in one stretch of one events partition; columns are raw little-endian arrays.
 
-    B lists with N items together, M labels, K interactions, H history entries (a setting).
+    Shapes as in `models.batch`; M labels, K interactions (acts).
     Features are frozen at the impression. A list is named by the offset of its event.
 
     Attributes
     ----------
     schema : int
-        Checksum of feature names and H; a reader with another schema refuses.
+        `models.batch.Shape.schema`; a reader with another one refuses.
     partition, first, last : int
         The events these came from: partition and first and last offset.
     list_offset, list_ts, list_broker_ts : int64 [B]
@@ -200,8 +200,11 @@ class Examples(Struct, frozen=True, kw_only=True, array_like=True):
     list_own : uint8 [B]
         1 when the list was a slate of ours (then the place is bias, else it is prior rank).
     list_history : uint64 [B, H], newest first, 0 where empty
-    list_age : float32 [B, H], seconds before the list
+    list_age : float32 [B, H], seconds before the list, -1 where empty
+    list_history_category : uint16 [B, H]
     item : uint64 [N]
+    item_category : uint16 [N]
+        Category hash mod C; 0 unknown.
     features : float32 [N, F]
     label_list : int64 [M]
         Offset of the list, in the same partition.
@@ -211,11 +214,11 @@ class Examples(Struct, frozen=True, kw_only=True, array_like=True):
     act_offset, act_ts : int64 [K]
         Every click, cart and purchase, with a list or without.
     act_item : uint64 [K]
+    act_category : uint16 [K]
     act_task, act_listed : uint8 [K]
         Task as above; 1 when a list showed the item.
-    act_history : uint64 [K, H], act_age : float32 [K, H]
+    act_history : uint64 [K, H]; act_age : float32 [K, H]
         The user's history just before, as for lists.
-    shown : see `item`; impressions are counted from the lists.
     names : dict[int, str]
         Ids that this rank had not named before: hash -> item_id.
     """
@@ -232,8 +235,10 @@ class Examples(Struct, frozen=True, kw_only=True, array_like=True):
     list_size: bytes
     list_own: bytes
     list_history: bytes
+    list_history_category: bytes
     list_age: bytes
     item: bytes
+    item_category: bytes
     features: bytes
     label_list: bytes
     label_position: bytes
@@ -243,6 +248,7 @@ class Examples(Struct, frozen=True, kw_only=True, array_like=True):
     act_offset: bytes
     act_ts: bytes
     act_item: bytes
+    act_category: bytes
     act_task: bytes
     act_listed: bytes
     act_history: bytes
@@ -324,7 +330,7 @@ CUBES: dict[str, Cube] = {
             "loss_after": REAL,
         },
     ),
-    # counter: consumed | processed | repeated | dead | misrouted | unlisted | slates | ...; second: broker time
+    # counter: consumed | processed | repeated | dead | misrouted | unlisted | slates | ...
     "health": Cube(
         {"second": "DateTime", "role": "String", "counter": "String", "reason": "String"}, {"count": COUNT}
     ),

@@ -1,0 +1,152 @@
+"""Layout of what is learned from and scored: features by name, and the ragged batch of lists.
+
+Shape legend, used all over `models`:
+
+===  ======================================================================
+B    lists (training) or users (scoring)
+N    items of all lists together; list b has items ``start[b]:start[b+1]``
+F    features (`FEATURES`)
+H    history entries per user, newest first
+R    rows of the item table; the first `Shape.cold` are shared by rare items
+C    category buckets (category hash mod C; bucket 0: no category)
+D    width of an embedding
+K    neighbours kept per item
+T    tasks (`TASKS`)
+===  ======================================================================
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+TASKS = ("click", "cart", "purchase")
+
+FEATURES = (
+    # the item, as train counts it (half-lives short and long); rates are smoothed towards the mean
+    "shown",  # log1p impressions, short
+    "touched",  # log1p clicks, carts and purchases, short
+    "ctr",  # clicks per impression, short
+    "ctr_long",
+    "popularity",  # log1p clicks, carts and purchases, long
+    "cart_rate",  # carts per click, long
+    "purchase_rate",  # purchases per click, long
+    "item_age",  # log1p seconds since published or first seen; -1 unknown
+    "category_ctr",  # of the item's category, short
+    # the item in its list
+    "list_size",  # log1p
+    "prior_rank",  # place from 1 in an order that is not ours; 0 when there is none
+    "price",  # log1p; -1 unknown, as for the next four
+    "price_rank",  # share of the list that is cheaper
+    "price_to_median",  # log ratio to the list's median
+    "price_to_min",  # log ratio to the list's cheapest
+    "price_to_own",  # log ratio to the mean of the user's history
+    "same_list",  # 1 when the user's list before showed the same items in the same order
+    "from_touched",  # places after the item that the user touched last, -30 when not in the list
+    "from_clicked",  # places after the place of the user's last click, -30 when there is none
+    # the item in the user's history
+    "own_events",  # how often the user touched it
+    "own_age",  # log1p seconds since; 0 never, as for the next five
+    "own_recency",  # 1 / (1 + distinct items touched since)
+    "own_clicks",
+    "own_carts",
+    "own_purchases",
+    "own_session",  # touched within this session
+    "seen",  # how often it was shown to the user in the lists remembered
+    "seen_age",  # log1p seconds since it was shown; -1 never
+    "seen_place",  # its place then, from 1; 0 never
+    # the user's taste
+    "category_share",  # share of the history in the item's category, decayed by recency
+    "category_last",  # 1 when the last touched item is of the same category
+    "brand_share",
+    "near_sum",  # co-visitation with the history, decayed by recency
+    "near_max",
+    # the user's session
+    "steps",  # log1p events in the session
+    "session_age",  # log1p seconds
+    "idle",  # log1p seconds since the user's last event
+    "history_size",
+    "session_clicks",  # log1p
+)
+
+F = len(FEATURES)
+FEATURE = {name: index for index, name in enumerate(FEATURES)}
+
+STATISTICS = (
+    "impressions_short",
+    "clicks_short",
+    "touches_short",
+    "impressions_long",
+    "clicks_long",
+    "touches_long",
+    "carts_long",
+    "purchases_long",
+)
+"""Decayed counts per item row and category bucket; clicks follow an impression, touches need none."""
+S = len(STATISTICS)
+SHORT, LONG = slice(0, 3), slice(3, 8)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes that a model, its examples and its deltas must agree on."""
+
+    rows: int = 100_000
+    cold: int = 1024
+    categories: int = 4096
+    width: int = 32
+    hidden: int = 64
+    history: int = 32
+    neighbours: int = 32
+    bins: int = 16
+    bin_width: int = 8
+    half_life_short: float = 3600.0
+    half_life_long: float = 86_400.0
+
+    @property
+    def schema(self) -> int:
+        """Checksum of everything that makes two parties understand each other's arrays."""
+        return zlib.crc32(repr((FEATURES, STATISTICS, TASKS, self)).encode())
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A ragged batch of B lists.
+
+    Attributes
+    ----------
+    start : int64 [B + 1]
+    item : uint64 [N]
+        64-bit hash of the item id.
+    category : uint16 [N]
+        Category bucket.
+    features : float32 [N, F]
+        Raw values, as frozen at the impression.
+    place : int16 [N]
+        Place in a slate of ours, from 1; 0 where the order was not ours (no position bias).
+    history : uint64 [B, H], newest first, 0 where empty
+    history_category : uint16 [B, H]
+    age : float32 [B, H]
+        Seconds between the history entry and the list; -1 where empty.
+    labels : uint8 [N]
+        Bit t set: task t of `TASKS` happened.
+    """
+
+    start: Array
+    item: Array
+    category: Array
+    features: Array
+    place: Array
+    history: Array
+    history_category: Array
+    age: Array
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
