@@ -44,6 +44,18 @@ class Committed(NamedTuple):
     note: str
 
 
+class Gap(NamedTuple):
+    """Records that were gone (expired, or of an older log) before they were read.
+
+    `wanted` is the offset asked for, `got` the one that reading went on from.
+    """
+
+    topic: str
+    partition: int
+    wanted: int
+    got: int
+
+
 class Note(NamedTuple):
     """What a role says beside its committed offset, for any client to read.
 
@@ -85,7 +97,15 @@ _NOTE = re.compile(r"checkpoint=(?P<checkpoint>\d+)(?: ts=(?P<ts>\d+))?")
 
 
 class Source(Protocol):
-    """Reads topics. Every method may raise `Retryable` or `Fatal`."""
+    """Reads topics. Every method may raise `Retryable` or `Fatal`.
+
+    Attributes
+    ----------
+    gaps
+        What `poll` could not get, oldest first; the reader of the list empties it.
+    """
+
+    gaps: list[Gap]
 
     def poll(self, limit: int, timeout: float) -> list[Records]:
         """Up to about `limit` records, waiting at most `timeout` seconds for the first."""

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from stream.errors import SettingsError
+from stream.messages import TOPICS
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -28,6 +29,9 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 PREFIX = "LIVERANK_"
 SECRETS = {("clickhouse", "password"), ("slate", "trace_secret")}
+ONE_PARTITION = ("items", "model", "alerts", "dead-letters")
+"""Topics that everybody reads whole, or that are rare."""
+
 SECRET_OPTIONS = ("password", "secret", "key.pem")
 
 
@@ -63,6 +67,14 @@ class Kafka(_Section):
         'liverank.events'
         """
         return self.prefix + name
+
+    def counts(self) -> dict[str, int]:
+        """Partitions of every topic, by name without prefix.
+
+        >>> Kafka(partitions=8).counts()["examples"], Kafka(partitions=8).counts()["model"]
+        (8, 1)
+        """
+        return {name: 1 if name in ONE_PARTITION else self.partitions for name in TOPICS}
 
     def __repr__(self) -> str:
         shown = {k: "***" if any(s in k for s in SECRET_OPTIONS) else v for k, v in self.options.items()}
