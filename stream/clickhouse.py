@@ -1,0 +1,223 @@
+"""Metrics in ClickHouse: one table per cube, views for users. The only file that imports clickhouse_connect.
+
+A row is named by (source, partition, block, its dimensions) and replaced by a higher version, so that
+inserting it again changes nothing (`ReplacingMergeTree`); the views in `schema.sql` fold and add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver import exceptions
+from clickhouse_connect.driver.client import Client
+
+from stream.errors import Fatal, Poison, Retryable, SettingsError
+from stream.messages import CUBES, Alert, Cube
+from stream.settings import ClickHouse
+
+NAMED_BY = {"source": "LowCardinality(String)", "partition": "Int32", "block": "Int64"}
+VERSION = {"version": "Int64"}
+ALERT = {
+    "time": "DateTime64(3, 'UTC')",
+    "rule": "String",
+    "severity": "String",
+    "message": "String",
+    "values": "Map(String, Float64)",
+}
+
+CONNECT_S, ANSWER_S = 3, 30
+
+# ClickHouse's error codes, by its own names in src/Common/ErrorCodes.cpp
+RETRYABLE = {
+    **{159: "TIMEOUT_EXCEEDED", 201: "QUOTA_EXCEEDED", 202: "TOO_MANY_SIMULTANEOUS_QUERIES"},
+    **{203: "NO_FREE_CONNECTION", 209: "SOCKET_TIMEOUT", 210: "NETWORK_ERROR", 236: "ABORTED"},
+    **{241: "MEMORY_LIMIT_EXCEEDED", 242: "TABLE_IS_READ_ONLY", 243: "NOT_ENOUGH_SPACE"},
+    **{252: "TOO_MANY_PARTS", 279: "ALL_CONNECTION_TRIES_FAILED", 285: "TOO_FEW_LIVE_REPLICAS"},
+    **{319: "UNKNOWN_STATUS_OF_INSERT", 394: "QUERY_WAS_CANCELLED", 425: "SYSTEM_ERROR"},
+    **{439: "CANNOT_SCHEDULE_TASK", 999: "KEEPER_EXCEPTION"},
+}
+POISON = {
+    **{6: "CANNOT_PARSE_TEXT", 33: "CANNOT_READ_ALL_DATA", 53: "TYPE_MISMATCH", 69: "ARGUMENT_OUT_OF_BOUND"},
+    **{70: "CANNOT_CONVERT_TYPE", 117: "INCORRECT_DATA", 131: "TOO_LARGE_STRING_SIZE"},
+    **{321: "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE", 349: "CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN"},
+}
+OVERLOADED = tuple(f"HTTP status {status}" for status in (429, 500, 502, 503, 504))
+"""How a proxy in front of ClickHouse says that it is away; such answers carry no error code."""
+
+
+def columns(cube: Cube) -> dict[str, str]:
+    """Every column of a cube's table and its ClickHouse type, in the table's order.
+
+    >>> list(columns(CUBES["freshness"]))
+    ['source', 'partition', 'block', 'version', 'second', 'kind', 'upto', 'count']
+    """
+    utc = {name: kind.replace("DateTime", "DateTime('UTC')") for name, kind in cube.dims.items()}
+    return {**NAMED_BY, **VERSION, **utc, **cube.sums}
+
+
+def create_table(database: str, name: str, cube: Cube, ttl_days: int) -> str:
+    """SQL of a cube's table.
+
+    Rows expire by when they were stored, not by their event time: a recorded stream may be years old.
+    """
+    lines = [f"`{column}` {kind}" for column, kind in columns(cube).items()]
+    key = ", ".join(f"`{column}`" for column in (*NAMED_BY, *cube.dims))
+    return (
+        f"CREATE TABLE IF NOT EXISTS {database}.{name}_cube ({', '.join(lines)}, "
+        "`stored` DateTime('UTC') DEFAULT now(), INDEX by_second second TYPE minmax) "
+        f"ENGINE = ReplacingMergeTree(version) ORDER BY ({key}) TTL stored + toIntervalDay({ttl_days})"
+    )
+
+
+def _create_alert_log(database: str, ttl_days: int) -> str:
+    lines = ", ".join(f"`{column}` {kind}" for column, kind in ALERT.items())
+    return (
+        f"CREATE TABLE IF NOT EXISTS {database}.alert_log ({lines}, `stored` DateTime('UTC') DEFAULT now()) "
+        f"ENGINE = ReplacingMergeTree ORDER BY (time, rule) TTL stored + toIntervalDay({ttl_days})"
+    )
+
+
+def views(database: str) -> list[str]:
+    """Statements of `schema.sql`; it is split where a line ends in a semicolon."""
+    text = Path(__file__).with_name("schema.sql").read_text().replace("{db}", database)
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    return [statement.strip() for statement in code.split(";\n") if statement.strip()]
+
+
+class Store:
+    """A ClickHouse database of ours. May be used from several threads.
+
+    Connects at the first call. Every method raises `Retryable` when the server is away or overloaded,
+    `Fatal` when it refuses us, and `insert` raises `Poison` when a value does not fit its column.
+    """
+
+    def __init__(self, settings: ClickHouse) -> None:
+        url = urlsplit(settings.url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise SettingsError(f"[clickhouse] url = {settings.url!r}: http://host:port or https://host:port")
+        if not settings.database.isidentifier():
+            raise SettingsError(
+                f"[clickhouse] database = {settings.database!r}: letters, digits and underscores"
+            )
+        self.settings = settings
+        self._address = {
+            "host": url.hostname,
+            "port": url.port or {"http": 8123, "https": 8443}[url.scheme],
+            "secure": url.scheme == "https",
+        }
+
+    @cached_property
+    def _client(self) -> Client:
+        """No default database, because `migrate` makes it; no session, because a session is one thread's."""
+        with _translated(self.settings.url):
+            return clickhouse_connect.get_client(
+                **self._address,
+                username=self.settings.user,
+                password=str(self.settings.password),
+                autogenerate_session_id=False,
+                connect_timeout=CONNECT_S,
+                send_receive_timeout=ANSWER_S,
+                show_clickhouse_errors="scrub",
+                tz_mode="aware",
+            )
+
+    def migrate(self) -> None:
+        """Create or update database, tables and views; doing it again changes nothing.
+
+        Raises
+        ------
+        Fatal
+            When a table was made for other dimensions: ClickHouse cannot change a sorting key.
+        """
+        database, days = self.settings.database, self.settings.ttl_days
+        self._command(f"CREATE DATABASE IF NOT EXISTS {database}")
+        for name, cube in CUBES.items():
+            self._command(create_table(database, name, cube, days))
+            for column, kind in cube.sums.items():
+                self._command(
+                    f"ALTER TABLE {database}.{name}_cube ADD COLUMN IF NOT EXISTS `{column}` {kind}"
+                )
+        self._command(_create_alert_log(database, days))
+        self._check_tables()
+        for statement in views(database):
+            self._command(statement)
+
+    def _check_tables(self) -> None:
+        """Compare sorting keys with `CUBES`, and bring retention to what the settings say."""
+        database, days = self.settings.database, self.settings.ttl_days
+        tables = self.query(
+            f"SELECT name, sorting_key, engine_full FROM system.tables WHERE database = '{database}'"
+        )
+        keys = {f"{name}_cube": ", ".join((*NAMED_BY, *cube.dims)) for name, cube in CUBES.items()}
+        for table in tables:
+            name = table["name"]
+            if name in keys and table["sorting_key"].replace("`", "") != keys[name]:
+                raise Fatal(
+                    f"ClickHouse table {database}.{name} was made by another version of liverank (it is counted "
+                    f"by {table['sorting_key']}, not {keys[name]}): rename or drop it, or set another database"
+                )
+            ttl = f"toIntervalDay({days})"
+            if (name in keys or name == "alert_log") and ttl not in table["engine_full"]:
+                self._command(f"ALTER TABLE {database}.{name} MODIFY TTL stored + {ttl}")
+
+    def insert(self, cube: str, rows: Mapping[str, Sequence[Any]]) -> None:
+        """Store rows of one cube; when it returns they are stored.
+
+        Parameters
+        ----------
+        cube
+            A name in `messages.CUBES`.
+        rows
+            A list per column of `columns`, all of one length; ``second`` in seconds since the epoch.
+        """
+        kinds = columns(CUBES[cube])
+        self._insert(f"{cube}_cube", kinds, [rows[name] for name in kinds])
+
+    def alert(self, alerts: Sequence[Alert]) -> None:
+        """Store alerts; the same rule at the same millisecond is one alert."""
+        rows = [[a.ts, a.rule, a.severity, a.message, a.values] for a in alerts]
+        if rows:
+            self._insert("alert_log", ALERT, [list(column) for column in zip(*rows, strict=True)])
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Rows of a SELECT; ``{db}`` in it stands for the database."""
+        with _translated(self.settings.url):
+            result = self._client.query(sql.replace("{db}", self.settings.database))
+            return list(result.named_results())
+
+    def _command(self, sql: str) -> None:
+        with _translated(self.settings.url):
+            self._client.command(sql)
+
+    def _insert(self, table: str, kinds: Mapping[str, str], data: list[Sequence[Any]]) -> None:
+        with _translated(self.settings.url):
+            self._client.insert(
+                table,
+                data,
+                column_names=list(kinds),
+                database=self.settings.database,
+                column_type_names=list(kinds.values()),
+                column_oriented=True,
+            )
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Raise our errors for the client's."""
+    try:
+        yield
+    except exceptions.ClickHouseError as error:
+        message = f"ClickHouse at {url}: {error}"
+        code = getattr(error, "code", None)
+        if isinstance(error, exceptions.DataError) or code in POISON:
+            raise Poison(message) from error
+        away = code is None and (
+            isinstance(error, exceptions.OperationalError) or any(s in str(error) for s in OVERLOADED)
+        )
+        raise (Retryable if away or code in RETRYABLE else Fatal)(message) from error
