@@ -38,13 +38,13 @@ def murmur2(key: bytes) -> int:
 
 @lru_cache(maxsize=1 << 16)  # keys repeat, and the hash is a Python loop
 def partition_of(key: bytes, count: int) -> int:
-    """Partition of a key among `count`.
+    r"""Partition of a key among `count`.
 
     Examples
     --------
     The vectors with which kafka-python checks itself against Java's partitioner:
 
-    >>> [partition_of(key, 1000) for key in (b"", b"a", b"ab", b"abc", b"123456789", b"\\x00 ")]
+    >>> [partition_of(key, 1000) for key in (b"", b"a", b"ab", b"abc", b"123456789", b"\x00 ")]
     [681, 524, 434, 107, 566, 742]
     """
     return (murmur2(key) & 0x7FFFFFFF) % count
