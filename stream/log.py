@@ -119,6 +119,10 @@ class Source(Protocol):
         """What the group has committed; partitions without a commit are left out."""
         ...
 
+    def gaps(self) -> list[tuple[str, int, int, int]]:
+        """Expired stretches met since the last call: (topic, partition, wanted offset, next there is)."""
+        ...
+
     def close(self) -> None:
         """Leave the group, if any."""
         ...
@@ -166,6 +170,10 @@ class Log(Protocol):
 
     def sink(self) -> Sink:
         """Publish to any topic."""
+        ...
+
+    def identity(self, topic: str) -> str:
+        """Name one log of `topic` for good: cluster, topic, partition count."""
         ...
 
     def ends(self, topic: str) -> Positions:
