@@ -33,19 +33,35 @@ ALERT = {
 
 CONNECT_S, ANSWER_S = 3, 30
 
-# ClickHouse's error codes, by its own names in src/Common/ErrorCodes.cpp
+# names in ClickHouse's src/Common/ErrorCodes.cpp
 RETRYABLE = {
-    **{159: "TIMEOUT_EXCEEDED", 201: "QUOTA_EXCEEDED", 202: "TOO_MANY_SIMULTANEOUS_QUERIES"},
-    **{203: "NO_FREE_CONNECTION", 209: "SOCKET_TIMEOUT", 210: "NETWORK_ERROR", 236: "ABORTED"},
-    **{241: "MEMORY_LIMIT_EXCEEDED", 242: "TABLE_IS_READ_ONLY", 243: "NOT_ENOUGH_SPACE"},
-    **{252: "TOO_MANY_PARTS", 279: "ALL_CONNECTION_TRIES_FAILED", 285: "TOO_FEW_LIVE_REPLICAS"},
-    **{319: "UNKNOWN_STATUS_OF_INSERT", 394: "QUERY_WAS_CANCELLED", 425: "SYSTEM_ERROR"},
-    **{439: "CANNOT_SCHEDULE_TASK", 999: "KEEPER_EXCEPTION"},
+    "ABORTED",
+    "ALL_CONNECTION_TRIES_FAILED",
+    "CANNOT_SCHEDULE_TASK",
+    "KEEPER_EXCEPTION",
+    "MEMORY_LIMIT_EXCEEDED",
+    "NETWORK_ERROR",
+    "NO_FREE_CONNECTION",
+    "NOT_ENOUGH_SPACE",
+    "QUERY_WAS_CANCELLED",
+    "QUOTA_EXCEEDED",
+    "SOCKET_TIMEOUT",
+    "TABLE_IS_READ_ONLY",
+    "TIMEOUT_EXCEEDED",
+    "TOO_FEW_LIVE_REPLICAS",
+    "TOO_MANY_PARTS",
+    "TOO_MANY_SIMULTANEOUS_QUERIES",
+    "UNKNOWN_STATUS_OF_INSERT",
 }
 POISON = {
-    **{6: "CANNOT_PARSE_TEXT", 33: "CANNOT_READ_ALL_DATA", 53: "TYPE_MISMATCH", 69: "ARGUMENT_OUT_OF_BOUND"},
-    **{70: "CANNOT_CONVERT_TYPE", 117: "INCORRECT_DATA", 131: "TOO_LARGE_STRING_SIZE"},
-    **{321: "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE", 349: "CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN"},
+    "ARGUMENT_OUT_OF_BOUND",
+    "CANNOT_CONVERT_TYPE",
+    "CANNOT_PARSE_TEXT",
+    "CANNOT_READ_ALL_DATA",
+    "INCORRECT_DATA",
+    "TOO_LARGE_STRING_SIZE",
+    "TYPE_MISMATCH",
+    "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE",
 }
 OVERLOADED = tuple(f"HTTP status {status}" for status in (429, 500, 502, 503, 504))
 """How a proxy in front of ClickHouse says that it is away; such answers carry no error code."""
@@ -106,7 +122,7 @@ class Store:
                 f"[clickhouse] database = {settings.database!r}: letters, digits and underscores"
             )
         self.settings = settings
-        self._address = {
+        self._address: dict[str, Any] = {
             "host": url.hostname,
             "port": url.port or {"http": 8123, "https": 8443}[url.scheme],
             "secure": url.scheme == "https",
@@ -159,8 +175,8 @@ class Store:
             name = table["name"]
             if name in keys and table["sorting_key"].replace("`", "") != keys[name]:
                 raise Fatal(
-                    f"ClickHouse table {database}.{name} was made by another version of liverank (it is counted "
-                    f"by {table['sorting_key']}, not {keys[name]}): rename or drop it, or set another database"
+                    f"ClickHouse table {database}.{name} was made by another version of liverank (counted by "
+                    f"{table['sorting_key']}, not {keys[name]}): rename or drop it, or set another database"
                 )
             ttl = f"toIntervalDay({days})"
             if (name in keys or name == "alert_log") and ttl not in table["engine_full"]:
@@ -214,10 +230,10 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except exceptions.ClickHouseError as error:
         message = f"ClickHouse at {url}: {error}"
-        code = getattr(error, "code", None)
-        if isinstance(error, exceptions.DataError) or code in POISON:
+        name = getattr(error, "name", None)
+        if isinstance(error, exceptions.DataError) or name in POISON:
             raise Poison(message) from error
-        away = code is None and (
+        away = getattr(error, "code", None) is None and (
             isinstance(error, exceptions.OperationalError) or any(s in str(error) for s in OVERLOADED)
         )
-        raise (Retryable if away or code in RETRYABLE else Fatal)(message) from error
+        raise (Retryable if away or name in RETRYABLE else Fatal)(message) from error

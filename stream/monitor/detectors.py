@@ -1,0 +1,155 @@
+"""What an operator should hear of: drift in CTR and log loss, and a few rules over the last minute.
+
+Plain readings in, `Alert` or nothing out: no clock, no database. The only file that imports river.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from river.drift import ADWIN
+
+from stream.messages import Alert
+
+DEAD_SHARE = 0.01
+STALE_S = 30
+SLOW_MS = 1000.0
+QUIET_MS = 60_000
+"""One rule speaks once a minute at most: it repeats while its cause lasts."""
+
+
+class Drift:
+    """Tells when the mean of a series has changed, one ADWIN window per series.
+
+    ADWIN (Bifet and Gavalda, 2007) keeps the longest window whose halves have the same mean; when two
+    halves differ by more than chance (at `delta`), the older one is dropped and the change is reported.
+
+    Parameters
+    ----------
+    rule
+        Name of the alert, before the series' name.
+    what
+        The quantity, in words.
+    delta
+        How often to cry wolf: the bound on a false alarm at each look.
+
+    Examples
+    --------
+    >>> drift = Drift("ctr_drift", "CTR of arm")
+    >>> series = [0.1, 0.12] * 60 + [0.3, 0.32] * 60
+    >>> alerts = [a for second, x in enumerate(series) if (a := drift.learn_one("fresh", second, x))]
+    >>> [(a.rule, a.values["after"] > a.values["before"]) for a in alerts]
+    [('ctr_drift:fresh', True)]
+    """
+
+    def __init__(self, rule: str, what: str, delta: float = 0.002) -> None:
+        self.rule, self.what, self.delta = rule, what, delta
+        self._windows: dict[str, ADWIN] = {}
+
+    def learn_one(self, series: str, second: int, value: float) -> Alert | None:
+        """Add the reading of one second (since the epoch); an alert if the mean has changed."""
+        window = self._windows.setdefault(series, ADWIN(delta=self.delta))  # type: ignore[no-untyped-call]
+        before = float(window.estimation)
+        window.update(value)  # type: ignore[no-untyped-call]
+        if not window.drift_detected:
+            return None
+        after = float(window.estimation)
+        return Alert(
+            rule=f"{self.rule}:{series}",
+            ts=second * 1000,
+            severity="warning",
+            message=f"{self.what} {series} moved from {before:.4g} to {after:.4g}",
+            values={"before": before, "after": after},
+        )
+
+
+class Reading(NamedTuple):
+    """What the rules look at; None where nothing was counted.
+
+    Attributes
+    ----------
+    consumed, dead, misrouted
+        Events of the last minute: read, put to dead-letters, found in a partition that is not their user's.
+    model_age_s
+        Seconds since train last published a version.
+    learning
+        Whether examples arrived at train within that time.
+    slate_p99_ms
+        99th percentile from an event to its slate, in the last minute.
+    """
+
+    consumed: int = 0
+    dead: int = 0
+    misrouted: int = 0
+    model_age_s: float | None = None
+    learning: bool = False
+    slate_p99_ms: float | None = None
+
+
+def broken_rules(reading: Reading, ts: int) -> list[Alert]:
+    """Alerts for every rule that the reading breaks, as of `ts` (ms).
+
+    >>> [a.rule for a in broken_rules(Reading(consumed=1000, dead=11, misrouted=1), 0)]
+    ['dead_letters', 'misrouted']
+    >>> broken_rules(Reading(consumed=1000, dead=10, slate_p99_ms=1000.0, model_age_s=300.0), 0)
+    []
+    """
+    alerts = []
+
+    def alert(rule: str, severity: str, message: str, **values: float) -> None:
+        alerts.append(Alert(rule=rule, ts=ts, severity=severity, message=message, values=values))
+
+    share = reading.dead / max(reading.consumed, reading.dead, 1)
+    if share > DEAD_SHARE:
+        alert(
+            "dead_letters",
+            "error",
+            f"{share:.1%} of the last minute's events went to dead-letters; see liverank dead-letters",
+            dead=reading.dead,
+            consumed=reading.consumed,
+        )
+    if reading.misrouted:
+        alert(
+            "misrouted",
+            "error",
+            f"{reading.misrouted} events came in another partition than their user's: producers must set "
+            "partitioner=murmur2_random",
+            misrouted=reading.misrouted,
+        )
+    if reading.learning and reading.model_age_s is not None and reading.model_age_s > STALE_S:
+        alert(
+            "model_stale",
+            "error",
+            f"no model version for {reading.model_age_s:.0f} s though examples arrive",
+            age_s=reading.model_age_s,
+        )
+    if reading.slate_p99_ms is not None and reading.slate_p99_ms > SLOW_MS:
+        alert(
+            "slow_slates",
+            "warning",
+            f"1 in 100 slates takes {reading.slate_p99_ms:.0f} ms from its event, or longer",
+            p99_ms=reading.slate_p99_ms,
+        )
+    return alerts
+
+
+class Hush:
+    """Lets an alert through unless the same rule spoke within the last minute."""
+
+    def __init__(self, quiet_ms: int = QUIET_MS) -> None:
+        self.quiet_ms = quiet_ms
+        self._spoke: dict[str, int] = {}
+
+    def let_through(self, alerts: list[Alert], now_ms: int) -> list[Alert]:
+        """Those of `alerts` to send at `now_ms`.
+
+        >>> hush, alert = Hush(), Alert(rule="misrouted", ts=0, severity="error", message="")
+        >>> [len(hush.let_through([alert, alert], now)) for now in (0, 59_999, 60_000)]
+        [1, 0, 1]
+        """
+        passed = []
+        for alert in alerts:
+            if now_ms - self._spoke.get(alert.rule, now_ms - self.quiet_ms) >= self.quiet_ms:
+                self._spoke[alert.rule] = now_ms
+                passed.append(alert)
+        return passed
