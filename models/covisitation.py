@@ -1,0 +1,372 @@
+"""Which items the same visitors touch soon after each other: decayed pair counts, bounded per item.
+
+An act on item i by a visitor who touched j before, ``age`` seconds ago, adds to the pair, both ways,
+
+    w_ij += task weight x 2^(-age / pair half-life)
+
+and fades from then on with a half-life of its own. Each item keeps its heaviest pairs only. What is
+published for j is its top K, divided by the popularity p (faded acts) of both ends:
+
+    near_weight_ji = w_ji / (p_j p_i)^alpha
+
+Rank adds this up over the k-th newest items j of a visitor's history, ``age`` seconds old:
+
+    score(i) = sum_k 0.9^k x 2^(-age_k / history half-life) x near_weight_ji(now)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from models.batch import Array
+from models.delta import Dirty
+from models.statistics import decayed
+from models.table import EMPTY, Table, find
+
+TASK_WEIGHT = np.array([1.0, 2.0, 3.0])
+"""What a click, a cart and a purchase add to a pair."""
+
+BACK = 0.9
+"""Each further item back in a history counts this much of the one before."""
+
+COUNTERS = 2
+"""Pairs counted per item, in multiples of those published."""
+
+
+@numba.njit(cache=True)
+def _forward(base: Array, mass: Array, weights: Array, row: int, ts: int, half_life: float) -> float:
+    """What an event of `ts` adds to a row whose counts are as of ``base[row]``.
+
+    Counts of one row are kept as of one fixed time, so that nothing is touched as they fade; new
+    events weigh ever more, until the base moves on.
+    """
+    if base[row] == 0:
+        base[row] = ts
+    halvings = (ts - base[row]) / (1000.0 * half_life)
+    if halvings > 32.0:
+        fade = 2.0**-halvings
+        mass[row] *= fade
+        for m in range(weights.shape[1]):
+            weights[row, m] *= fade
+        base[row], halvings = ts, 0.0
+    return float(2.0**halvings)
+
+
+@numba.njit(cache=True)
+def _add(pairs: Array, weights: Array, row: int, other: np.uint64, weight: float) -> None:
+    """Add to one pair; a new one takes a free counter, or that of the lightest pair."""
+    lightest, least = 0, np.inf
+    for m in range(pairs.shape[1]):
+        if pairs[row, m] == other:
+            weights[row, m] += weight
+            return
+        if weights[row, m] < least:
+            lightest, least = m, weights[row, m]
+    pairs[row, lightest], weights[row, lightest] = other, weight
+
+
+@numba.njit(cache=True, inline="always")
+def _repeated(history: Array, h: int) -> bool:
+    k = 0
+    while history[k] != history[h]:
+        k += 1
+    return k < h
+
+
+@numba.njit(cache=True)
+def _count(
+    items: Array, tasks: Array, ts: Array, history: Array, age: Array, keys: Array, rows: Array,
+    pairs: Array, weights: Array, mass: Array, base: Array, last: Array, stale: Array,
+    task_weight: Array, pair_half_life: float, half_life: float,
+) -> None:  # fmt: skip
+    for i in range(len(items)):
+        row = find(keys, rows, items[i])
+        if row < 0:
+            continue
+        mine = _forward(base, mass, weights, row, ts[i], half_life)
+        mass[row] += mine
+        last[row] = max(last[row], ts[i])
+        stale[row] = True
+        for h in range(history.shape[1]):
+            other = history[i, h]
+            if other == EMPTY or other == items[i] or _repeated(history[i], h):
+                continue
+            to = find(keys, rows, other)
+            if to < 0:
+                continue
+            weight = task_weight[tasks[i]] * decayed(1000.0 * age[i, h], pair_half_life)
+            _add(pairs, weights, row, other, weight * mine)
+            _add(pairs, weights, to, items[i], weight * _forward(base, mass, weights, to, ts[i], half_life))
+            last[to] = max(last[to], ts[i])
+            stale[to] = True
+
+
+@numba.njit(cache=True)
+def _publish(
+    targets: Array, keys: Array, rows: Array, pairs: Array, weights: Array, mass: Array, base: Array,
+    last: Array, near: Array, near_weight: Array, near_at: Array, half_life: float, alpha: float,
+) -> None:  # fmt: skip
+    score = np.empty(pairs.shape[1])
+    for row in targets:
+        fade = 2.0 ** ((base[row] - last[row]) / (1000.0 * half_life))
+        for m in range(len(score)):
+            other = -1 if pairs[row, m] == EMPTY else find(keys, rows, pairs[row, m])
+            score[m] = 0.0
+            if other >= 0:
+                # both popularities as of this row's newest event
+                theirs = mass[other] * 2.0 ** ((base[other] - last[row]) / (1000.0 * half_life))
+                both = max(mass[row] * fade, 1.0) * max(theirs, 1.0)
+                score[m] = weights[row, m] * fade / both**alpha
+        order = np.argsort(-score)
+        for k in range(near.shape[1]):
+            m = order[k]
+            near[row, k] = pairs[row, m] if score[m] > 0.0 else EMPTY
+            near_weight[row, k] = score[m]
+        near_at[row] = last[row]
+
+
+class Covisitation:
+    """Pairs of items, counted over all visitors.
+
+    Parameters
+    ----------
+    table
+        Which item has which row; pairs of items without a row of their own are not counted.
+    neighbours
+        Neighbours published per item (K).
+    pair_half_life
+        Seconds between two acts of one visitor that halve the weight of the pair.
+    half_life
+        Seconds in which a counted pair fades to half.
+    alpha
+        How much popularity is divided out: 0 none, 0.5 cosine.
+
+    Attributes
+    ----------
+    near : uint64 [R, K]
+        Published neighbours, heaviest first; 0 where there is none.
+    near_weight : float32 [R, K]
+        Their weights as of `near_at`.
+    near_at : int64 [R]
+        Newest event of the row when it was published, ms.
+    dirty : Dirty
+        Rows published since they were taken.
+
+    Examples
+    --------
+    >>> table = Table(8)
+    >>> table.put(np.array([70, 80], np.uint64), np.array([1, 2]))
+    >>> pairs = Covisitation(table, 4, pair_half_life=60, half_life=86_400)
+    >>> history, age = np.array([[70, 0]], np.uint64), np.array([[60, -1]], np.float32)
+    >>> pairs.count(np.array([80], np.uint64), np.array([0]), np.array([1000]), history, age)
+    >>> pairs.refresh()
+    >>> pairs.near[1].tolist(), pairs.near_weight[1, 0].item()
+    ([80, 0, 0, 0], 0.5)
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        neighbours: int,
+        *,
+        pair_half_life: float = 3600.0,
+        half_life: float = 86_400.0,
+        alpha: float = 0.1,
+    ) -> None:
+        rows, counters = table.capacity, COUNTERS * neighbours
+        self.pair_half_life, self.half_life, self.alpha = pair_half_life, half_life, alpha
+        self._table = table
+        self._pairs = np.zeros((rows, counters), np.uint64)
+        self._weights = np.zeros((rows, counters), np.float32)
+        self._mass = np.zeros(rows)
+        self._base = np.zeros(rows, np.int64)
+        self._last = np.zeros(rows, np.int64)
+        self._stale = Dirty(rows)
+        self.near = np.zeros((rows, neighbours), np.uint64)
+        self.near_weight = np.zeros((rows, neighbours), np.float32)
+        self.near_at = np.zeros(rows, np.int64)
+        self.dirty = Dirty(rows)
+
+    def count(self, items: Array, tasks: Array, ts: Array, history: Array, age: Array) -> None:
+        """Count acts against their visitors' histories.
+
+        Parameters
+        ----------
+        items : uint64 [n]
+        tasks : uint8 [n]
+            Index into `models.batch.TASKS`.
+        ts : int64 [n]
+            Event times, ms.
+        history : uint64 [n, H]
+            What the visitor touched before, newest first, 0 where empty. An item that is in it
+            twice counts once, by its newest act.
+        age : float32 [n, H]
+            Seconds before the act.
+        """
+        _count(
+            items, tasks, ts, history, age, self._table.keys, self._table.rows, self._pairs,
+            self._weights, self._mass, self._base, self._last, self._stale.flags, TASK_WEIGHT,
+            self.pair_half_life, self.half_life,
+        )  # fmt: skip
+
+    def refresh(self, limit: int | None = None) -> None:
+        """Publish what was counted, for up to `limit` rows (None: all), the longest waiting first."""
+        rows = self._stale.take(self._table.capacity if limit is None else limit)
+        _publish(
+            rows, self._table.keys, self._table.rows, self._pairs, self._weights, self._mass, self._base,
+            self._last, self.near, self.near_weight, self.near_at, self.half_life, self.alpha,
+        )  # fmt: skip
+        self.dirty.mark(rows)
+
+    def clear(self, rows: Array) -> None:
+        """Forget `rows` (int [n]): they have another owner, or none."""
+        for array in self.state().values():
+            array[rows] = 0
+        self._stale.flags[rows] = False
+        self.dirty.mark(rows)
+
+    def state(self) -> dict[str, Array]:
+        """Everything counted and published, for a checkpoint: live arrays [R, ...], by name."""
+        return {
+            "pairs": self._pairs,
+            "weights": self._weights,
+            "mass": self._mass,
+            "base": self._base,
+            "last": self._last,
+            "near": self.near,
+            "near_weight": self.near_weight,
+            "near_at": self.near_at,
+        }
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Take up what `state` gave; everything counts as not yet published."""
+        for name, array in self.state().items():
+            array[...] = state[name]
+        self._stale.flags[:] = self._last > 0
+
+
+class Scratch(NamedTuple):
+    """Working memory of the kernels below: a small hash table of candidates, emptied at each use.
+
+    Attributes
+    ----------
+    ids : uint64 [slots], 0 where free
+    total, most : float32 [slots]
+        Sum and maximum of what the history's items give the candidate.
+    used : int32 [slots]
+        Slots taken, in order.
+    size : int64 [1]
+        How many of `used` count.
+    """
+
+    ids: Array
+    total: Array
+    most: Array
+    used: Array
+    size: Array
+
+
+def scratch(history: int, neighbours: int) -> Scratch:
+    """Working memory for histories of `history` items with `neighbours` each; one per thread."""
+    slots = 1 << (2 * history * neighbours - 1).bit_length()
+    zeros = np.zeros(slots, np.float32)
+    return Scratch(
+        np.zeros(slots, np.uint64), zeros, zeros.copy(), np.zeros(slots, np.int32), np.zeros(1, np.int64)
+    )
+
+
+@numba.njit(cache=True)
+def gather_near(
+    scratch: Scratch, history: Array, age: Array, now: int, keys: Array, rows: Array, near: Array,
+    near_weight: Array, near_at: Array, history_half_life: float, half_life: float,
+) -> None:  # fmt: skip
+    """Add up the neighbours of one visitor's history, as `top_near` and `near_features` read them.
+
+    Parameters
+    ----------
+    scratch
+        Filled; what it held is forgotten.
+    history, age : uint64 [H], float32 [H]
+        Newest first, 0 where empty; seconds before `now`. An item counts once, by its newest act.
+    now
+        ms
+    keys, rows
+        Of the item table (`models.table.Table`).
+    near, near_weight, near_at
+        As `Covisitation` publishes them.
+    history_half_life, half_life
+        Seconds: of the history's items, and of the pairs.
+    """
+    for k in range(scratch.size[0]):
+        scratch.ids[scratch.used[k]] = EMPTY
+    scratch.size[0] = 0
+    back = 1.0
+    for h in range(len(history)):
+        if history[h] == EMPTY or _repeated(history, h):
+            continue
+        row = find(keys, rows, history[h])
+        if row >= 0:
+            worth = (
+                back * decayed(1000.0 * age[h], history_half_life) * decayed(now - near_at[row], half_life)
+            )
+            for k in range(near.shape[1]):
+                if near[row, k] == EMPTY:
+                    break
+                _gather(scratch, near[row, k], worth * near_weight[row, k])
+        back *= BACK
+
+
+@numba.njit(cache=True)
+def _slot(ids: Array, id_: np.uint64) -> int:
+    mask = len(ids) - 1
+    slot = np.int64(id_ & np.uint64(mask))
+    while ids[slot] != EMPTY and ids[slot] != id_:
+        slot = (slot + 1) & mask
+    return int(slot)
+
+
+@numba.njit(cache=True)
+def _gather(scratch: Scratch, id_: np.uint64, weight: float) -> None:
+    slot = _slot(scratch.ids, id_)
+    if scratch.ids[slot] == EMPTY:
+        scratch.ids[slot], scratch.total[slot], scratch.most[slot] = id_, 0.0, 0.0
+        scratch.used[scratch.size[0]] = slot
+        scratch.size[0] += 1
+    scratch.total[slot] += weight
+    scratch.most[slot] = max(scratch.most[slot], weight)
+
+
+@numba.njit(cache=True)
+def near_features(scratch: Scratch, id_: np.uint64) -> tuple[float, float]:
+    """(sum, max) that the history gathered gives one item; 0 where none is its neighbour."""
+    slot = _slot(scratch.ids, id_)
+    if scratch.ids[slot] == EMPTY:
+        return 0.0, 0.0
+    return scratch.total[slot], scratch.most[slot]
+
+
+@numba.njit(cache=True)
+def top_near(scratch: Scratch, out: Array, weight: Array) -> int:
+    """Write the ids gathered with the highest sums, highest first; return how many.
+
+    Parameters
+    ----------
+    out, weight : uint64 [limit], float32 [limit]
+        Filled from the start.
+    """
+    size, limit = scratch.size[0], len(out)
+    total = np.empty(size, np.float32)
+    for k in range(size):
+        total[k] = -scratch.total[scratch.used[k]]
+    chosen = np.arange(size)
+    if size > limit:  # sort only what is not certain to fall off
+        chosen = np.flatnonzero(total <= np.partition(total, limit - 1)[limit - 1])
+    order = chosen[np.argsort(total[chosen], kind="mergesort")]
+    count = min(limit, len(order))
+    for k in range(count):
+        slot = scratch.used[order[k]]
+        out[k], weight[k] = scratch.ids[slot], scratch.total[slot]
+    return count
