@@ -29,8 +29,8 @@ from stream.monitor import rows
 from stream.monitor.watch import Watch
 from stream.settings import Kafka, Settings
 
-TAKE = 256
-"""Messages in memory at most, twice over: those taken, and those waiting; one is some 10 kB."""
+TAKE = 64
+"""Messages in memory at most, twice over: those taken, and those waiting; each is below 1 MB."""
 BACKOFF_S = (0.1, 5.0)
 """First and longest pause between tries."""
 COMMIT_S = 0.5
@@ -121,10 +121,14 @@ class Monitor:
     async def start(self) -> None:
         """Make the tables, join the group, and go on until stopped."""
         await _until_done(self.store.migrate)
-        await self.app.start()
-        await self.app.wait()
-        if self.app.crash_reason is not None:
-            raise Fatal(f"Kafka at {self.settings.kafka.bootstrap}: {self.app.crash_reason!r}")
+        try:
+            await self.app.start()
+            await self.app.wait()
+            crash = self.app.crash_reason
+        except Exception as error:
+            crash = error
+        if crash is not None:
+            raise Fatal(f"Kafka at {self.settings.kafka.bootstrap}: {crash}") from crash
 
     def _topic(self, name: str) -> Any:
         return self.app.topic(
