@@ -4,7 +4,8 @@
 `Shop` publishes what happens and shows what is recommended, `run` drives it in real time or faster.
 """
 
-from stream.shop.client import Shop, run
+from stream.shop.client import Shop
+from stream.shop.drive import run
 from stream.shop.settings import ShopSettings
 
 __all__ = ["Shop", "ShopSettings", "run"]

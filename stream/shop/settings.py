@@ -43,10 +43,10 @@ class ShopSettings(Struct, frozen=True, kw_only=True):
     Examples
     --------
     >>> round(ShopSettings().gap_s)
-    183
+    178
     >>> ShopSettings(visitors=100)
     Traceback (most recent call last):
-    stream.errors.SettingsError: 100 visitors cannot see 150 pages/s with 5 s on each: at least 750 are needed
+    stream.errors.SettingsError: 100 visitors cannot see 150 pages/s with 5 s on each: at least 758 are needed
     """
 
     seed: int = 0

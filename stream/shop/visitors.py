@@ -21,6 +21,8 @@ MOOD_S = 60.0
 """Mean seconds until another interest dominates."""
 INTEREST_S = 300.0
 """Mean seconds until an interest is replaced by a new one."""
+FOLLOW = 0.5
+"""How much new interests follow fashion (1 / logit)."""
 LEAVE = 0.1
 """Chance that a visitor does not come back after a session; somebody new comes instead."""
 SHOWN, CLICKED, BOUGHT, DISMISSED = 0.15, 1.5, 6.0, 8.0
@@ -66,7 +68,8 @@ class Visitors:
         self.bot = rng.permutation(n) < round(settings.bots * n)
         self.sessions: Ints = np.ones(n, np.int64)
         self.sensitivity: Floats = np.abs(rng.normal(0, 0.8, n)).astype(np.float32)
-        self.interests: Ints = self._styles((n, INTERESTS))
+        # older than the fashion of the moment: half as much in its favour as new ones
+        self.interests: Ints = self._styles((n, INTERESTS), FOLLOW / 2)
         self.dominating: Ints = rng.integers(0, INTERESTS, n)
         self.fatigue: Floats = np.zeros((n, settings.items), np.float32)
         self._seen = np.zeros(n)
@@ -140,9 +143,9 @@ class Visitors:
         mean = np.where(self.bot[who], BOT_SPEED, 1.0) * self._settings.gap_s
         return self._rng.exponential(size=len(who)) * mean
 
-    def _styles(self, shape: tuple[int, ...]) -> Ints:
-        """New interests; what is in fashion finds more friends."""
-        chance = np.exp(0.5 * self._world.fashion())
+    def _styles(self, shape: tuple[int, ...], follow: float = FOLLOW) -> Ints:
+        """Interests; what is in fashion finds more friends."""
+        chance = np.exp(follow * self._world.fashion())
         return np.asarray(self._rng.choice(STYLES, shape, p=chance / chance.sum()), np.int64)
 
 
