@@ -63,6 +63,15 @@ POISON = {
     "TYPE_MISMATCH",
     "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE",
 }
+TABLES = """
+    SELECT
+        t.name AS name, any(sorting_key) AS sorting_key, any(engine_full) AS engine_full,
+        groupArray(c.name) AS columns
+    FROM system.tables AS t
+    INNER JOIN system.columns AS c ON c.database = t.database AND c.table = t.name
+    WHERE t.database = '{db}' GROUP BY name
+"""
+
 OVERLOADED = tuple(f"HTTP status {status}" for status in (429, 500, 502, 503, 504))
 """How a proxy in front of ClickHouse says that it is away; such answers carry no error code."""
 
@@ -91,7 +100,8 @@ def create_table(database: str, name: str, cube: Cube, ttl_days: int) -> str:
     )
 
 
-def _create_alert_log(database: str, ttl_days: int) -> str:
+def create_alert_log(database: str, ttl_days: int) -> str:
+    """SQL of the table of alerts."""
     lines = ", ".join(f"`{column}` {kind}" for column, kind in ALERT.items())
     return (
         f"CREATE TABLE IF NOT EXISTS {database}.alert_log ({lines}, `stored` DateTime('UTC') DEFAULT now()) "
@@ -153,34 +163,32 @@ class Store:
         """
         database, days = self.settings.database, self.settings.ttl_days
         self._command(f"CREATE DATABASE IF NOT EXISTS {database}")
+        tables = {row["name"]: row for row in self.query(TABLES)}
+        wanted = {f"{name}_cube": create_table(database, name, cube, days) for name, cube in CUBES.items()}
+        wanted["alert_log"] = create_alert_log(database, days)
+        for name, sql in wanted.items():
+            if name not in tables:
+                self._command(sql)
+            elif f"toIntervalDay({days})" not in tables[name]["engine_full"]:
+                self._command(f"ALTER TABLE {database}.{name} MODIFY TTL stored + toIntervalDay({days})")
         for name, cube in CUBES.items():
-            self._command(create_table(database, name, cube, days))
-            for column, kind in cube.sums.items():
-                self._command(
-                    f"ALTER TABLE {database}.{name}_cube ADD COLUMN IF NOT EXISTS `{column}` {kind}"
-                )
-        self._command(_create_alert_log(database, days))
-        self._check_tables()
+            if f"{name}_cube" in tables:
+                self._update(tables[f"{name}_cube"], cube)
         for statement in views(database):
             self._command(statement)
 
-    def _check_tables(self) -> None:
-        """Compare sorting keys with `CUBES`, and bring retention to what the settings say."""
-        database, days = self.settings.database, self.settings.ttl_days
-        tables = self.query(
-            f"SELECT name, sorting_key, engine_full FROM system.tables WHERE database = '{database}'"
-        )
-        keys = {f"{name}_cube": ", ".join((*NAMED_BY, *cube.dims)) for name, cube in CUBES.items()}
-        for table in tables:
-            name = table["name"]
-            if name in keys and table["sorting_key"].replace("`", "") != keys[name]:
-                raise Fatal(
-                    f"ClickHouse table {database}.{name} was made by another version of liverank (counted by "
-                    f"{table['sorting_key']}, not {keys[name]}): rename or drop it, or set another database"
-                )
-            ttl = f"toIntervalDay({days})"
-            if (name in keys or name == "alert_log") and ttl not in table["engine_full"]:
-                self._command(f"ALTER TABLE {database}.{name} MODIFY TTL stored + {ttl}")
+    def _update(self, table: Mapping[str, Any], cube: Cube) -> None:
+        """Add sums that the table lacks."""
+        name = f"{self.settings.database}.{table['name']}"
+        key = ", ".join((*NAMED_BY, *cube.dims))
+        if table["sorting_key"].replace("`", "") != key:
+            raise Fatal(
+                f"ClickHouse table {name} was made by another version of liverank (counted by "
+                f"{table['sorting_key']}, not {key}): rename or drop it, or set another database"
+            )
+        for column, kind in cube.sums.items():
+            if column not in table["columns"]:
+                self._command(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS `{column}` {kind}")
 
     def insert(self, cube: str, rows: Mapping[str, Sequence[Any]]) -> None:
         """Store rows of one cube; when it returns they are stored.

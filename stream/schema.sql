@@ -89,7 +89,8 @@ SELECT
     loss / nullIf(count, 0) AS log_loss,
     predicted / nullIf(positives, 0) AS calibration,
     positives / nullIf(count, 0) AS base,
-    log_loss / nullIf(-base * log(base) - (1 - base) * log(1 - base), 0) AS normalised_entropy,
+    if(base IN (0, 1), NULL, log_loss / (-base * log(base) - (1 - base) * log(1 - base)))
+        AS normalised_entropy,
     gap / nullIf(count, 0) AS ece,
     q.lists AS lists, reciprocal / nullIf(lists, 0) AS mrr, gain / nullIf(lists, 0) AS ndcg
 FROM (
@@ -181,7 +182,7 @@ WITH
     )
 SELECT
     arm, against, impressions, clicks, buckets, ctr, error,
-    greatest(ctr - width * error, 0) AS ctr_low, least(ctr + width * error, 1) AS ctr_high,
+    if(ctr < width * error, 0, ctr - width * error) AS ctr_low, ctr + width * error AS ctr_high,
     ctr / nullIf(ctr_against, 0) - 1 AS lift,
     (lift + 1) * exp(-width_log * log_error) - 1 AS lift_low,
     (lift + 1) * exp(width_log * log_error) - 1 AS lift_high
