@@ -113,7 +113,7 @@ def views(database: str) -> list[str]:
     """Statements of `schema.sql`; it is split where a line ends in a semicolon."""
     text = Path(__file__).with_name("schema.sql").read_text().replace("{db}", database)
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
-    return [statement.strip() for statement in code.split(";\n") if statement.strip()]
+    return [statement.strip() for statement in f"{code}\n".split(";\n") if statement.strip()]
 
 
 class Store:
