@@ -108,6 +108,9 @@ class Shape:
     bin_width: int = 8
     half_life_short: float = 3600.0
     half_life_long: float = 86_400.0
+    pair_half_life: float = 3600.0
+    near_half_life: float = 86_400.0
+    history_half_life: float = 21_600.0
 
     @property
     def schema(self) -> int:
