@@ -119,10 +119,6 @@ class Source(Protocol):
         """What the group has committed; partitions without a commit are left out."""
         ...
 
-    def gaps(self) -> list[tuple[str, int, int, int]]:
-        """Expired stretches met since the last call: (topic, partition, wanted offset, next there is)."""
-        ...
-
     def close(self) -> None:
         """Leave the group, if any."""
         ...

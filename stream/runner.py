@@ -248,11 +248,16 @@ class Runner:
         self._commit(own)
 
     def _report_gaps(self) -> None:
-        for topic, partition, wanted, got in self.source.gaps():
+        for gap in self.source.gaps:
             logger.error(
-                "%s[%d]: offsets %d to %d expired before they were read", topic, partition, wanted, got - 1
+                "%s[%d]: %d to %d expired before they were read",
+                gap.topic,
+                gap.partition,
+                gap.wanted,
+                gap.got - 1,
             )
-            self.role.gap(partition, got - wanted)
+            self.role.gap(gap.partition, gap.got - gap.wanted)
+        self.source.gaps.clear()
 
 
 def _from(records: Records, position: int) -> Records:
