@@ -9,6 +9,7 @@ from stream.errors import Retryable
 from stream.shop.client import TICK_S, Shop
 
 RETRY_S = 1.0
+FOLLOW_STEPS = round(1 / TICK_S)
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +38,20 @@ def run(
         As fast as the stack follows, instead of in real time. The shop's time then runs ahead of the
         clock: give it a `start_ms` far enough back.
     follow
-        Called after every step of a fast run; returns when the stack is ready for more, such as
+        Called after every second of a fast run; returns when the stack is ready for more, such as
         `stream.replay.Flow.wait`.
     """
     start = clock()
-    now = 0.0
+    now, steps = 0.0, 0
     while not stop():
         now = now + TICK_S if fast else clock() - start
         try:
             shop.step(now)
+            if fast and (steps := steps + 1) % FOLLOW_STEPS == 0:
+                follow()
         except Retryable as error:
             logger.warning("shop: %s; trying again in %g s", error, RETRY_S)
             sleep(RETRY_S)
             continue
-        if fast:
-            follow()
-        else:
+        if not fast:
             sleep(max(0.0, TICK_S - (clock() - start - now)))

@@ -331,7 +331,7 @@ def test_fast_run_follows_instead_of_sleeping() -> None:
     def sleep(seconds: float) -> None:
         raise AssertionError("a fast run does not sleep")
 
-    run(shop, lambda: 0.0, sleep, lambda: followed == 200, fast=True, follow=follow)
+    run(shop, lambda: 0.0, sleep, lambda: followed == 10, fast=True, follow=follow)
     assert max(e.ts for e in events(log)) > START + 9_000
 
 
