@@ -1,0 +1,105 @@
+"""The models that rank serves from, by slot, kept up to date by deltas and snapshots."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from models.served import Served
+from numpy.typing import NDArray
+
+from models.batch import S, Shape
+from stream.checkpoint import Store
+from stream.errors import Retryable
+from stream.messages import ModelUpdate
+from stream.rank.features import Known
+
+Array = NDArray[Any]
+logger = logging.getLogger(__name__)
+
+UNTRAINED = "0-0"
+
+
+class Slot:
+    """One served model and its version; `served` is None until the first snapshot."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.served: Served | None = None
+        self.epoch, self.n, self.trained_through = 0, 0, 0
+        self.known = _unknowing(shape)
+        self.trending = np.zeros(0, np.uint64)
+
+    @property
+    def version(self) -> str:
+        """Epoch and number, as slates and traces name it."""
+        return f"{self.epoch}-{self.n}"
+
+    def take(self, update: ModelUpdate, store: Store) -> bool:
+        """Bring the slot up to date, if the update fits; returns whether anything changed.
+
+        An update that leaves a gap is passed over: the next snapshot closes it.
+        """
+        if (update.epoch, update.n) <= (self.epoch, self.n):
+            return False
+        if update.uri is not None:
+            try:
+                data = store.get(update.uri, update.checksum)
+            except Retryable as error:
+                logger.warning("snapshot %d-%d not used: %s", update.epoch, update.n, error)
+                return False
+            self.served = Served.load(data, self.shape)
+        elif self.served is not None and (update.epoch, update.n - 1) == (self.epoch, self.n):
+            self.served.apply(update.payload or b"")
+        else:
+            return False
+        self.epoch, self.n, self.trained_through = update.epoch, update.n, update.trained_through
+        self._refresh(self.served)
+        return True
+
+    def _refresh(self, served: Served) -> None:
+        rows = served.rows
+        self.trending = served.trending
+        self.known = Known(
+            keys=served.table.keys,
+            rows=served.table.rows,
+            stats=rows["stats"],
+            stats_at=rows["stats_at"],
+            first_seen=rows["first_seen"],
+            category_stats=rows["category_stats"],
+            category_stats_at=rows["category_stats_at"],
+            near=rows["near"],
+            near_weight=rows["near_weight"],
+            near_at=rows["near_at"],
+            prior=served.prior,
+            total=float(rows["stats"][:, 3].sum()),
+            cold=self.shape.cold,
+            half_life_short=self.shape.half_life_short,
+            half_life_long=self.shape.half_life_long,
+            history_half_life=self.shape.history_half_life,
+            near_half_life=self.shape.near_half_life,
+        )
+
+
+def _unknowing(shape: Shape) -> Known:
+    """What a model knows before it has learned: nothing."""
+    return Known(
+        keys=np.zeros(16, np.uint64),
+        rows=np.full(16, -1, np.int32),
+        stats=np.zeros((1, S), np.float32),
+        stats_at=np.zeros(1, np.int64),
+        first_seen=np.zeros(1, np.int64),
+        category_stats=np.zeros((shape.categories, S), np.float32),
+        category_stats_at=np.zeros(shape.categories, np.int64),
+        near=np.zeros((1, shape.neighbours), np.uint64),
+        near_weight=np.zeros((1, shape.neighbours), np.float32),
+        near_at=np.zeros(1, np.int64),
+        prior=np.array([0.05, 0.05, 0.1, 0.1], np.float32),
+        total=0.0,
+        cold=shape.cold,
+        half_life_short=shape.half_life_short,
+        half_life_long=shape.half_life_long,
+        history_half_life=shape.history_half_life,
+        near_half_life=shape.near_half_life,
+    )

@@ -1,0 +1,209 @@
+"""Slates as messages: for the visitors whom a batch touched, and for strangers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.batch import Shape
+from models.covisitation import Scratch
+from stream.ids import hash_id
+from stream.log import Output, Records
+from stream.messages import STRANGER, ModelVersion, Position, Slate, SlateItem, encode_json
+from stream.rank.arms import Arms
+from stream.rank.candidates import SOURCES
+from stream.rank.catalogue import Catalogue
+from stream.rank.decode import IMPRESSION, OWN_SLATE, Columns
+from stream.rank.features import Limits
+from stream.rank.models import Slot
+from stream.rank.slate import USERS, Best, best_popular, best_scored, gather_offers, offers
+from stream.rank.visitors import Memory, Visitors
+from stream.settings import Settings
+
+Array = NDArray[Any]
+
+
+class Due(NamedTuple):
+    """A visitor who is due a slate: row, code of the arm, index of the newest event, always or if changed."""
+
+    visitor: int
+    arm: int
+    event: int
+    always: bool
+
+
+class Publisher:
+    """Makes slates; keeps the buffers, and what is published but not yet acknowledged."""
+
+    def __init__(
+        self, settings: Settings, shape: Shape, arms: Arms, limits: Limits, scratch: Scratch
+    ) -> None:
+        self.slate, self.arms, self.limits, self.scratch = settings.slate, arms, limits, scratch
+        self._buffers = offers(settings.slate.candidates, shape.history)
+        self._published: list[tuple[int, float]] = []
+        # strangers are a visitor without any event
+        self._nobody = Visitors(1, shape.history, 1).memory
+        self._strangers = 0
+
+    def take_published(self) -> list[tuple[int, float]]:
+        """Partition and broker time (ms) of the event behind each slate since the last call."""
+        published, self._published = self._published, []
+        return published
+
+    def slates(
+        self,
+        records: Records,
+        columns: Columns,
+        visitor: Array,
+        memory: Memory,
+        slots: dict[str, Slot],
+        catalogue: Catalogue,
+        now: float,
+    ) -> list[Output]:
+        """Slates for everybody who is in a batch; once each, as of their newest event.
+
+        Feedback is always answered; after anything else a slate is published when its list changed.
+        """
+        due: dict[str, list[Due]] = {}
+        for one in _due(columns, visitor, self.arms):
+            due.setdefault(self.arms.models[one.arm], []).append(one)
+        outputs = []
+        for model, group in due.items():
+            slot = _slot(slots, model)
+            for k in range(0, len(group), USERS):
+                part = group[k : k + USERS]
+                rows = np.array([d.visitor for d in part], np.int64)
+                times = np.array([columns.ts[d.event] for d in part], np.int64)
+                for one, best in zip(
+                    part, self._choose(model, slot, rows, times, memory, catalogue), strict=True
+                ):
+                    output = self._slate(records, columns, one, best, memory, slot, catalogue, now)
+                    if output is not None:
+                        outputs.append(output)
+                        self._published.append((records.partition, float(columns.broker_ts[one.event])))
+        return outputs
+
+    def strangers(self, now: float, slot: Slot, catalogue: Catalogue) -> list[Output]:
+        """The slate for those who are not known, if its list has changed."""
+        now_ms = int(now * 1000)
+        one = np.zeros(1, np.int64)
+        (best,) = self._choose("fresh", slot, one, one + now_ms, self._nobody, catalogue)
+        items = self._items(best, slot, catalogue)
+        code = _list_hash(items)
+        if not items or code == self._strangers:
+            return []
+        self._strangers = code
+        position = Position(-1, -1, now_ms)
+        slate = self._message(
+            STRANGER, f"{OWN_SLATE}{STRANGER}-{now_ms}", self.arms.strangers, items, slot, position, now_ms
+        )
+        return [Output("recommendations", STRANGER.encode(), encode_json(slate))]
+
+    def _choose(
+        self, model: str, slot: Slot, rows: Array, times: Array, memory: Memory, catalogue: Catalogue
+    ) -> list[Best]:
+        popular = model == "popularity"
+        limit = self.slate.candidates
+        gather_offers(
+            self._buffers,
+            rows,
+            times,
+            limit,
+            not popular,
+            slot.trending,
+            catalogue.newest(limit),
+            memory,
+            slot.known,
+            catalogue.known(),
+            self.limits,
+            self.scratch,
+        )
+        if popular:
+            return best_popular(self._buffers, len(rows), self.slate.size)
+        return best_scored(self._buffers, len(rows), slot, self.slate.size)
+
+    def _slate(
+        self,
+        records: Records,
+        columns: Columns,
+        due: Due,
+        best: Best,
+        memory: Memory,
+        slot: Slot,
+        catalogue: Catalogue,
+        now: float,
+    ) -> Output | None:
+        items = self._items(best, slot, catalogue)
+        code = _list_hash(items)
+        if not due.always and code == int(memory.published[due.visitor]):
+            return None
+        memory.published[due.visitor] = code
+        user_id = columns.events[due.event].user_id
+        offset = int(columns.offset[due.event])
+        position = Position(records.partition, offset, int(columns.ts[due.event]))
+        slate_id = f"{OWN_SLATE}{records.partition}-{offset}"
+        slate = self._message(user_id, slate_id, due.arm, items, slot, position, int(now * 1000))
+        return Output("recommendations", user_id.encode("utf-8", "replace"), encode_json(slate))
+
+    def _items(self, best: Best, slot: Slot, catalogue: Catalogue) -> list[SlateItem]:
+        return [
+            SlateItem(name, score, p[0], p[1], p[2], SOURCES[source])
+            for name, source, score, p in zip(
+                self._names(best.item, slot, catalogue),
+                best.source.tolist(),
+                best.score.tolist(),
+                best.p.tolist(),
+                strict=True,
+            )
+        ]
+
+    def _names(self, items: Array, slot: Slot, catalogue: Catalogue) -> list[str]:
+        names = [catalogue.name(code) for code in items.tolist()]
+        if None in names and slot.served is not None:
+            rows = slot.served.table.lookup(items).tolist()
+            names = [slot.served.names[r] if n is None else n for n, r in zip(names, rows, strict=True)]
+        return [n or "" for n in names]
+
+    def _message(
+        self,
+        user_id: str,
+        slate_id: str,
+        arm: int,
+        items: list[SlateItem],
+        slot: Slot,
+        position: Position,
+        ts: int,
+    ) -> Slate:
+        return Slate(
+            user_id=user_id,
+            slate_id=slate_id,
+            ts=ts,
+            arm=self.arms.names[arm],
+            items=items,
+            model=ModelVersion(slot.version, slot.trained_through),
+            event=position,
+            trace=self.arms.trace(arm, slot.version),
+            expires=ts + int(self.slate.expires_s * 1000),
+        )
+
+
+def _slot(slots: dict[str, Slot], model: str) -> Slot:
+    """The model to serve from; until there is a frozen one, the fresh one is what it will be."""
+    frozen = slots["frozen"]
+    return frozen if model == "frozen" and frozen.served is not None else slots["fresh"]
+
+
+def _due(columns: Columns, visitor: Array, arms: Arms) -> list[Due]:
+    newest: dict[int, tuple[int, bool]] = {}
+    feedback = (columns.kind < IMPRESSION).tolist()
+    for i, (v, acted) in enumerate(zip(visitor.tolist(), feedback, strict=True)):
+        newest[v] = (i, acted or (v in newest and newest[v][1]))
+    events = [i for i, _ in newest.values()]
+    arm = arms.of(columns.user[events]).tolist()
+    return [Due(v, a, i, always) for (v, (i, always)), a in zip(newest.items(), arm, strict=True)]
+
+
+def _list_hash(items: list[SlateItem]) -> int:
+    return hash_id("\n".join(item.item_id for item in items))

@@ -1,0 +1,270 @@
+"""The rank role: what it does with each batch of events, from bytes to slates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.covisitation import scratch
+from stream.checkpoint import Checkpoint, Store
+from stream.counts import Counts, split_blocks
+from stream.dead_letters import dead_letter
+from stream.errors import Poison
+from stream.ids import Ids, Routes
+from stream.log import Output, Records
+from stream.messages import Impression, decode_item, decode_model, encode_binary
+from stream.rank import outcomes
+from stream.rank.arms import Arms
+from stream.rank.catalogue import Catalogue
+from stream.rank.decode import IMPRESSION, Columns, decode
+from stream.rank.examples import encode_examples
+from stream.rank.features import Limits
+from stream.rank.feedback import Given, blank, take_events
+from stream.rank.models import Slot
+from stream.rank.publish import Publisher
+from stream.rank.recent import Recent
+from stream.rank.visitors import Visitors
+from stream.settings import Settings, shape_of
+
+Array = NDArray[Any]
+
+OUTCOMES_S = 1.0
+"""Counts are sent so often."""
+
+INCREMENT_FROM = 20_000
+"""Visitors from which on a checkpoint holds only those touched since the last whole one."""
+MAX_SURFACES = 256
+WHOLE_AGAIN = 0.5
+"""Share of touched visitors from which a whole checkpoint is cheaper."""
+
+
+class Share:
+    """State of one partition: its visitors, the event ids seen lately, how far time has come."""
+
+    def __init__(self, settings: Settings) -> None:
+        f = settings.features
+        self.visitors = Visitors(max(f.users // settings.kafka.partitions, 8192), f.history, f.lists)
+        self.recent = Recent(int(f.event_id_window_s * 1000))
+        self.surfaces = [""]
+        self.newest_ts = 0
+        self.since_checkpoint = 0
+        self.checkpointed = 0.0
+
+    def surface(self, name: str) -> int:
+        """Code of a surface; beyond `MAX_SURFACES` they are counted together."""
+        if name not in self.surfaces:
+            if len(self.surfaces) >= MAX_SURFACES:
+                return 0
+            self.surfaces.append(name)
+        return self.surfaces.index(name)
+
+
+class Rank:
+    """Implements `runner.Role`.
+
+    Parameters
+    ----------
+    settings
+        The whole tree.
+    store
+        Where model snapshots are.
+    """
+
+    name = "rank"
+    input = "events"
+    broadcasts = ("items", "model")
+    commits_each_batch = True
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings, self.store = settings, store
+        self.shape = shape_of(settings)
+        self.schema = self.shape.schema
+        self.arms = Arms(settings)
+        self.users = Ids(limit=500_000)
+        self.items = Ids(limit=500_000)
+        self.routes = Routes(settings.kafka.partitions, limit=500_000)
+        self.catalogue = Catalogue(settings.features.items, self.shape.categories)
+        self.slots = {"fresh": Slot(self.shape), "frozen": Slot(self.shape)}
+        self.shares: dict[int, Share] = {}
+        self.counts = Counts("rank")
+        self.limits = Limits(
+            session_gap=int(settings.features.session_gap_s * 1000),
+            list_window=int(settings.features.list_window_s * 1000),
+            exclude_bought=settings.slate.exclude_purchased,
+        )
+        self.scratch = scratch(self.shape.history, self.shape.neighbours)
+        self.publisher = Publisher(settings, self.shape, self.arms, self.limits, self.scratch)
+        self._next_outcomes = 0.0
+
+    def units(self, partitions: list[int]) -> dict[str, list[int]]:
+        """Each partition is a unit of its own, so that it can move alone."""
+        return {f"rank-{p}": [p] for p in partitions}
+
+    def restore(self, unit: str, partitions: list[int], checkpoints: list[Checkpoint]) -> None:
+        """Start a partition from its checkpoint, or from nothing."""
+        (partition,) = partitions
+        share = self.shares[partition] = Share(self.settings)
+        for checkpoint in checkpoints:
+            share.visitors.load(checkpoint.state["visitors"])
+        if checkpoints:
+            newest = checkpoints[-1]
+            share.newest_ts = newest.newest_ts
+            share.recent.load(newest.state["recent"])
+            share.surfaces = newest.state["surfaces"]
+            self.counts.restore(partition, newest.state["counts"])
+
+    def drop(self, unit: str) -> None:
+        """Forget a partition."""
+        partition = _partition(unit)
+        self.shares.pop(partition, None)
+        self.counts.drop(partition)
+
+    def absorb(self, records: Records, now: float) -> list[Output]:
+        """Take in catalogue entries and model updates."""
+        if records.topic == "items":
+            return self._absorb_items(records, now)
+        updates = [decode_model(value) for value in records.values if value is not None]
+        whole = [k for k, update in enumerate(updates) if update.uri is not None and update.slot == "fresh"]
+        for k, update in enumerate(updates):
+            # a late start reads many snapshots at once: only the newest matters
+            if update.slot != "fresh" or not whole or k >= whole[-1]:
+                self.slots[update.slot].take(update, self.store)
+        return []
+
+    def process(self, records: Records, now: float, quiet: bool) -> list[Output]:
+        """Events into state, examples, counts and slates."""
+        outputs: list[Output] = []
+        for part in split_blocks(records):
+            outputs += self._process(part, now, quiet)
+        return outputs
+
+    def tick(self, now: float) -> list[Output]:
+        """Counts once a second, and the strangers' slate when it has changed."""
+        if now < self._next_outcomes:
+            return []
+        self._next_outcomes = now + OUTCOMES_S
+        outputs = [
+            Output("outcomes", b"rank/%d" % p, encode_binary(message))
+            for p in self.counts.partitions()
+            for message in self.counts.take(p)
+        ]
+        if 0 in self.shares:
+            outputs += self.publisher.strangers(now, self.slots["fresh"], self.catalogue)
+        return outputs
+
+    def settled(self, now: float) -> None:
+        """Count how long the slates just acknowledged took."""
+        outcomes.count_slates(self.counts, self.publisher.take_published(), now)
+
+    def state(self, unit: str, sequence: int) -> tuple[dict[str, Any], int, int]:
+        """State of a partition: whole, or what has changed since the whole checkpoint `sequence`."""
+        partition = _partition(unit)
+        share = self.shares[partition]
+        visitors = share.visitors
+        touched = np.count_nonzero(visitors.touched)
+        small = len(visitors) < INCREMENT_FROM or touched > WHOLE_AGAIN * len(visitors)
+        whole = sequence < 0 or small
+        state = {
+            "visitors": visitors.state(only_touched=not whole),
+            "recent": share.recent.state(),
+            "surfaces": share.surfaces,
+            "counts": self.counts.state(partition),
+        }
+        if whole:
+            visitors.forget_touched()
+        share.since_checkpoint = 0
+        return state, share.newest_ts, -1 if whole else sequence
+
+    def checkpoint_due(self, unit: str, now: float) -> bool:
+        """Due after so many events, or seconds with any event."""
+        share, limits = self.shares[_partition(unit)], self.settings.checkpoints
+        if share.since_checkpoint == 0:
+            share.checkpointed = now
+            return False
+        due = share.since_checkpoint >= limits.events or now - share.checkpointed >= limits.seconds
+        if due:
+            share.checkpointed = now
+        return due
+
+    def gap(self, partition: int, count: int) -> None:
+        """Count events that expired before they were read."""
+        self.counts.add(partition, "health", outcomes.health(0, "lost"), {"count": count})
+
+    def _absorb_items(self, records: Records, now: float) -> list[Output]:
+        outputs = []
+        for i, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
+            try:
+                if value is None:
+                    self.catalogue.retire((key or b"").decode("utf-8", "replace"))
+                else:
+                    self.catalogue.put(decode_item(value), records.timestamps[i])
+            except Poison as error:
+                outputs.append(dead_letter(records, i, str(error), self.name, now))
+        return outputs
+
+    def _process(self, records: Records, now: float, quiet: bool) -> list[Output]:
+        partition = records.partition
+        share = self.shares[partition]
+        max_ahead = int(self.settings.features.max_ahead_s * 1000)
+        columns, dead, repeated = decode(records, self.users, self.items, share.recent, max_ahead)
+        self.counts.advance(partition, records.offsets[-1])
+        misrouted = sum(self.routes[event.user_id] != partition for event in columns.events)
+        outcomes.count_records(self.counts, records, len(columns.events), dead, repeated, misrouted)
+        outputs = [dead_letter(records, d.index, d.reason, self.name, now) for d in dead]
+        share.since_checkpoint += len(records.offsets)
+        if not columns.events:
+            return outputs
+        share.newest_ts = max(share.newest_ts, int(columns.ts.max()))
+        given = self._given(columns, share)
+        seen = blank(columns, self.shape.history)
+        take_events(
+            given,
+            seen,
+            share.visitors.memory,
+            self.slots["fresh"].known,
+            self.catalogue.known(),
+            self.limits,
+            self.scratch,
+        )
+        outcomes.count_events(self.counts, partition, columns, given, seen, self.arms.names, share.surfaces)
+        if quiet:
+            return []
+        outputs.append(encode_examples(self.schema, records, columns, given, seen, self.items.take_fresh()))
+        self.users.take_fresh()
+        outputs += self.publisher.slates(
+            records, columns, given.visitor, share.visitors.memory, self.slots, self.catalogue, now
+        )
+        return outputs
+
+    def _given(self, columns: Columns, share: Share) -> Given:
+        arm = self.arms.of(columns.user)
+        surface = np.zeros(len(columns.ts), np.uint16)
+        for i in np.flatnonzero(columns.kind == IMPRESSION):
+            event = columns.events[i]
+            assert isinstance(event, Impression)
+            shown = None if event.trace is None else self.arms.read(event.trace)
+            if shown is not None:
+                arm[i] = shown
+            if event.surface:
+                surface[i] = share.surface(event.surface)
+        return Given(
+            offset=columns.offset,
+            ts=columns.ts,
+            kind=columns.kind,
+            visitor=share.visitors.rows(columns.user),
+            arm=arm,
+            surface=surface,
+            item=columns.item,
+            price=columns.price,
+            slate=columns.slate,
+            own=columns.own,
+            start=columns.start,
+            shown=columns.shown,
+            shown_price=columns.shown_price,
+        )
+
+
+def _partition(unit: str) -> int:
+    return int(unit.rpartition("-")[2])
