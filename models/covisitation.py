@@ -2,10 +2,11 @@
 
 An act on item i by a visitor who touched j before, ``age`` seconds ago, adds to the pair, both ways,
 
-    w_ij += task weight x 2^(-age / pair half-life)
+    w_ij += 2^(-age / pair half-life)
 
-and fades from then on with a half-life of its own. Each item keeps its heaviest pairs only. What is
-published for j is its top K, divided by the popularity p (faded acts) of both ends:
+and fades from then on with a half-life of its own. (An item that is clicked, then put into the cart,
+then bought adds three times: acts need no weights of their own.) Each item keeps its heaviest pairs
+only. What is published for j is its top K, divided by the popularity p (faded acts) of both ends:
 
     near_weight_ji = w_ji / (p_j p_i)^alpha
 
@@ -22,110 +23,16 @@ import numba
 import numpy as np
 
 from models.batch import Array
-from models.delta import Dirty
+from models.delta import Dirty, restore_rows, used_rows
+from models.pairs import count_pairs, publish_pairs, repeated
 from models.statistics import decayed
 from models.table import EMPTY, Table, find
-
-TASK_WEIGHT = np.array([1.0, 2.0, 3.0])
-"""What a click, a cart and a purchase add to a pair."""
 
 BACK = 0.9
 """Each further item back in a history counts this much of the one before."""
 
 COUNTERS = 2
 """Pairs counted per item, in multiples of those published."""
-
-
-@numba.njit(cache=True)
-def _forward(base: Array, mass: Array, weights: Array, row: int, ts: int, half_life: float) -> float:
-    """What an event of `ts` adds to a row whose counts are as of ``base[row]``.
-
-    Counts of one row are kept as of one fixed time, so that nothing is touched as they fade; new
-    events weigh ever more, until the base moves on.
-    """
-    if base[row] == 0:
-        base[row] = ts
-    halvings = (ts - base[row]) / (1000.0 * half_life)
-    if halvings > 32.0:
-        fade = 2.0**-halvings
-        mass[row] *= fade
-        for m in range(weights.shape[1]):
-            weights[row, m] *= fade
-        base[row], halvings = ts, 0.0
-    return float(2.0**halvings)
-
-
-@numba.njit(cache=True)
-def _add(pairs: Array, weights: Array, row: int, other: np.uint64, weight: float) -> None:
-    """Add to one pair; a new one takes a free counter, or that of the lightest pair."""
-    lightest, least = 0, np.inf
-    for m in range(pairs.shape[1]):
-        if pairs[row, m] == other:
-            weights[row, m] += weight
-            return
-        if weights[row, m] < least:
-            lightest, least = m, weights[row, m]
-    pairs[row, lightest], weights[row, lightest] = other, weight
-
-
-@numba.njit(cache=True, inline="always")
-def _repeated(history: Array, h: int) -> bool:
-    k = 0
-    while history[k] != history[h]:
-        k += 1
-    return k < h
-
-
-@numba.njit(cache=True)
-def _count(
-    items: Array, tasks: Array, ts: Array, history: Array, age: Array, keys: Array, rows: Array,
-    pairs: Array, weights: Array, mass: Array, base: Array, last: Array, stale: Array,
-    task_weight: Array, pair_half_life: float, half_life: float,
-) -> None:  # fmt: skip
-    for i in range(len(items)):
-        row = find(keys, rows, items[i])
-        if row < 0:
-            continue
-        mine = _forward(base, mass, weights, row, ts[i], half_life)
-        mass[row] += mine
-        last[row] = max(last[row], ts[i])
-        stale[row] = True
-        for h in range(history.shape[1]):
-            other = history[i, h]
-            if other == EMPTY or other == items[i] or _repeated(history[i], h):
-                continue
-            to = find(keys, rows, other)
-            if to < 0:
-                continue
-            weight = task_weight[tasks[i]] * decayed(1000.0 * age[i, h], pair_half_life)
-            _add(pairs, weights, row, other, weight * mine)
-            _add(pairs, weights, to, items[i], weight * _forward(base, mass, weights, to, ts[i], half_life))
-            last[to] = max(last[to], ts[i])
-            stale[to] = True
-
-
-@numba.njit(cache=True)
-def _publish(
-    targets: Array, keys: Array, rows: Array, pairs: Array, weights: Array, mass: Array, base: Array,
-    last: Array, near: Array, near_weight: Array, near_at: Array, half_life: float, alpha: float,
-) -> None:  # fmt: skip
-    score = np.empty(pairs.shape[1])
-    for row in targets:
-        fade = 2.0 ** ((base[row] - last[row]) / (1000.0 * half_life))
-        for m in range(len(score)):
-            other = -1 if pairs[row, m] == EMPTY else find(keys, rows, pairs[row, m])
-            score[m] = 0.0
-            if other >= 0:
-                # both popularities as of this row's newest event
-                theirs = mass[other] * 2.0 ** ((base[other] - last[row]) / (1000.0 * half_life))
-                both = max(mass[row] * fade, 1.0) * max(theirs, 1.0)
-                score[m] = weights[row, m] * fade / both**alpha
-        order = np.argsort(-score)
-        for k in range(near.shape[1]):
-            m = order[k]
-            near[row, k] = pairs[row, m] if score[m] > 0.0 else EMPTY
-            near_weight[row, k] = score[m]
-        near_at[row] = last[row]
 
 
 class Covisitation:
@@ -161,7 +68,7 @@ class Covisitation:
     >>> table.put(np.array([70, 80], np.uint64), np.array([1, 2]))
     >>> pairs = Covisitation(table, 4, pair_half_life=60, half_life=86_400)
     >>> history, age = np.array([[70, 0]], np.uint64), np.array([[60, -1]], np.float32)
-    >>> pairs.count(np.array([80], np.uint64), np.array([0]), np.array([1000]), history, age)
+    >>> pairs.count(np.array([80], np.uint64), np.array([1000]), history, age)
     >>> pairs.refresh()
     >>> pairs.near[1].tolist(), pairs.near_weight[1, 0].item()
     ([80, 0, 0, 0], 0.5)
@@ -173,7 +80,7 @@ class Covisitation:
         neighbours: int,
         *,
         pair_half_life: float = 3600.0,
-        half_life: float = 86_400.0,
+        half_life: float = 2_592_000.0,
         alpha: float = 0.1,
     ) -> None:
         rows, counters = table.capacity, COUNTERS * neighbours
@@ -190,14 +97,12 @@ class Covisitation:
         self.near_at = np.zeros(rows, np.int64)
         self.dirty = Dirty(rows)
 
-    def count(self, items: Array, tasks: Array, ts: Array, history: Array, age: Array) -> None:
+    def count(self, items: Array, ts: Array, history: Array, age: Array) -> None:
         """Count acts against their visitors' histories.
 
         Parameters
         ----------
         items : uint64 [n]
-        tasks : uint8 [n]
-            Index into `models.batch.TASKS`.
         ts : int64 [n]
             Event times, ms.
         history : uint64 [n, H]
@@ -206,30 +111,40 @@ class Covisitation:
         age : float32 [n, H]
             Seconds before the act.
         """
-        _count(
-            items, tasks, ts, history, age, self._table.keys, self._table.rows, self._pairs,
-            self._weights, self._mass, self._base, self._last, self._stale.flags, TASK_WEIGHT,
+        count_pairs(
+            items, ts, history, age, self._table.keys, self._table.rows, self._pairs,
+            self._weights, self._mass, self._base, self._last, self._stale.flags,
             self.pair_half_life, self.half_life,
         )  # fmt: skip
 
     def refresh(self, limit: int | None = None) -> None:
         """Publish what was counted, for up to `limit` rows (None: all), the longest waiting first."""
         rows = self._stale.take(self._table.capacity if limit is None else limit)
-        _publish(
+        publish_pairs(
             rows, self._table.keys, self._table.rows, self._pairs, self._weights, self._mass, self._base,
             self._last, self.near, self.near_weight, self.near_at, self.half_life, self.alpha,
         )  # fmt: skip
         self.dirty.mark(rows)
 
     def clear(self, rows: Array) -> None:
-        """Forget `rows` (int [n]): they have another owner, or none."""
-        for array in self.state().values():
+        """Forget `rows` (int [n]): they have another owner, or none; -1 is ignored."""
+        rows = rows[rows >= 0]
+        for array in self._arrays().values():
             array[rows] = 0
         self._stale.flags[rows] = False
         self.dirty.mark(rows)
 
     def state(self) -> dict[str, Array]:
-        """Everything counted and published, for a checkpoint: live arrays [R, ...], by name."""
+        """Everything counted and published, for a checkpoint: views of the rows in use, by name."""
+        return {name: used_rows(array) for name, array in self._arrays().items()}
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Take up what `state` gave; every row is then to be published again."""
+        for name, array in self._arrays().items():
+            restore_rows(array, state[name])
+        self._stale.flags[:] = self._last > 0
+
+    def _arrays(self) -> dict[str, Array]:
         return {
             "pairs": self._pairs,
             "weights": self._weights,
@@ -240,12 +155,6 @@ class Covisitation:
             "near_weight": self.near_weight,
             "near_at": self.near_at,
         }
-
-    def load_state(self, state: dict[str, Array]) -> None:
-        """Take up what `state` gave; everything counts as not yet published."""
-        for name, array in self.state().items():
-            array[...] = state[name]
-        self._stale.flags[:] = self._last > 0
 
 
 class Scratch(NamedTuple):
@@ -299,13 +208,20 @@ def gather_near(
         As `Covisitation` publishes them.
     history_half_life, half_life
         Seconds: of the history's items, and of the pairs.
+
+    Raises
+    ------
+    ValueError
+        When the scratch was made for a shorter history or fewer neighbours.
     """
+    if len(history) * near.shape[1] >= len(scratch.ids):
+        raise ValueError("scratch is too small for this history")
     for k in range(scratch.size[0]):
         scratch.ids[scratch.used[k]] = EMPTY
     scratch.size[0] = 0
     back = 1.0
     for h in range(len(history)):
-        if history[h] == EMPTY or _repeated(history, h):
+        if history[h] == EMPTY or repeated(history, h):
             continue
         row = find(keys, rows, history[h])
         if row >= 0:

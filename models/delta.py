@@ -14,10 +14,14 @@ import msgspec
 import numpy as np
 
 from models.batch import Array
+from models.columns import Column, pack, pack_all, unpack, unpack_all
 from models.table import EMPTY, Table
 
 MARGIN = 8_192
 """Bytes of a budget kept for what is not counted: names, shapes, MessagePack's own."""
+
+
+STEP = 256
 
 
 class Dirty:
@@ -107,10 +111,14 @@ class Delta:
 
 @dataclass(frozen=True)
 class Group:
-    """Row arrays that change together, by name (each [rows, ...]), and which rows did."""
+    """Row arrays that change together, by name (each [rows, ...]), and which rows did.
+
+    `owned`: the rows are those that `Owners` tells the owners of.
+    """
 
     arrays: Mapping[str, Array]
     dirty: Dirty
+    owned: bool = True
 
     @property
     def row_bytes(self) -> int:
@@ -139,7 +147,7 @@ def take_delta(
 
     Dense arrays and lists always travel, then rows that changed hands, then the groups, which share
     what is left evenly (what one does not need goes to the others). A row whose new owner does not
-    fit keeps its values back as well, where `owners` and a group have the same rows.
+    fit keeps its values back as well.
 
     Raises
     ------
@@ -157,7 +165,7 @@ def take_delta(
     needs = [len(g.dirty) * g.row_bytes for g in groups]
     for turn, index in enumerate(np.argsort(needs, kind="stable")):
         group = groups[index]
-        hold = owners.dirty.flags if len(owners.dirty.flags) == len(group.dirty.flags) else None
+        hold = owners.dirty.flags if group.owned else None
         rows = group.dirty.take(left // (len(groups) - turn) // group.row_bytes, hold)
         left -= len(rows) * group.row_bytes
         blocks[int(index)] = Block(rows.astype(np.int32), {n: a[rows] for n, a in group.arrays.items()})
@@ -185,34 +193,37 @@ def snapshot_delta(
     lists: Mapping[str, Array],
     graph: bytes,
 ) -> bytes:
-    """Encode everything: row arrays up to the last row that is not all zeros. Marks stay as they are."""
+    """Encode everything, row arrays as far as they are in use; marks stay, for deltas that go on."""
     rows = np.flatnonzero(owners.ids)
     names = [owners.names.get(r) for r in rows.tolist()]
     assigned = Assigned(rows.astype(np.int32), owners.ids[rows], names)
     blocks = []
     for group in groups:
-        top = max((_height(a) for a in group.arrays.values()), default=0)
+        top = max((len(used_rows(a)) for a in group.arrays.values()), default=0)
         blocks.append(Block(np.arange(top, dtype=np.int32), {n: a[:top] for n, a in group.arrays.items()}))
     return encode_delta(Delta(schema, dict(dense), assigned, blocks, dict(lists), graph))
 
 
-def _height(array: Array) -> int:
-    used = np.flatnonzero(array.reshape(len(array), -1).any(axis=1))
-    return int(used[-1]) + 1 if len(used) else 0
+def used_rows(array: Array) -> Array:
+    """View of `array` without its last rows that are all zeros, in steps of `STEP` rows."""
+    end = len(array)
+    while end > 0 and not array[max(0, end - STEP) : end].any():
+        end -= STEP
+    return array[: max(0, end)]
 
 
-class _Column(msgspec.Struct, array_like=True, frozen=True):
-    dtype: str
-    shape: list[int]
-    data: bytes
+def restore_rows(array: Array, values: Array) -> None:
+    """Write what `used_rows` gave back into `array`, zeros after it."""
+    array[: len(values)] = values
+    array[len(values) :] = 0
 
 
 class _Wire(msgspec.Struct, array_like=True, frozen=True):
     schema: int
-    dense: dict[str, _Column]
-    assigned: tuple[_Column, _Column, list[str | None]]
-    blocks: list[tuple[_Column, dict[str, _Column]]]
-    lists: dict[str, _Column]
+    dense: dict[str, Column]
+    assigned: tuple[Column, Column, list[str | None]]
+    blocks: list[tuple[Column, dict[str, Column]]]
+    lists: dict[str, Column]
     graph: bytes
 
 
@@ -222,16 +233,16 @@ _decoder = msgspec.msgpack.Decoder(_Wire)
 
 def encode_delta(delta: Delta) -> bytes:
     """Encode one delta or snapshot."""
-    rows, ids = _pack(delta.assigned.rows), _pack(delta.assigned.ids)
-    blocks = [(_pack(b.rows), _pack_all(b.values)) for b in delta.blocks]
+    rows, ids = pack(delta.assigned.rows), pack(delta.assigned.ids)
+    blocks = [(pack(b.rows), pack_all(b.values)) for b in delta.blocks]
     names = delta.assigned.names
     return _encoder.encode(
         _Wire(
             delta.schema,
-            _pack_all(delta.dense),
+            pack_all(delta.dense),
             (rows, ids, names),
             blocks,
-            _pack_all(delta.lists),
+            pack_all(delta.lists),
             delta.graph,
         )
     )
@@ -260,46 +271,25 @@ def decode_delta(data: bytes, schema: int) -> Delta:
         raise ValueError(
             f"model of schema {wire.schema:08x}, but this process has {schema:08x}: use equal settings"
         )
-    assigned = Assigned(_rows(wire.assigned[0]), _unpack(wire.assigned[1]), wire.assigned[2])
+    assigned = Assigned(_rows(wire.assigned[0]), unpack(wire.assigned[1]), wire.assigned[2])
+    if assigned.ids.dtype != np.uint64:
+        raise ValueError("not a model delta: ids are not of 64 bits")
     _equal_lengths(assigned.rows, assigned.ids, assigned.names)
-    blocks = [Block(_rows(rows), _unpack_all(values)) for rows, values in wire.blocks]
+    blocks = [Block(_rows(rows), unpack_all(values)) for rows, values in wire.blocks]
     for block in blocks:
         _equal_lengths(block.rows, *block.values.values())
-    return Delta(schema, _unpack_all(wire.dense), assigned, blocks, _unpack_all(wire.lists), wire.graph)
+    return Delta(schema, unpack_all(wire.dense), assigned, blocks, unpack_all(wire.lists), wire.graph)
 
 
-def _pack(array: Array) -> _Column:
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return _Column(little.dtype.str, list(array.shape), little.tobytes())
-
-
-def _pack_all(arrays: Mapping[str, Array]) -> dict[str, _Column]:
-    return {name: _pack(array) for name, array in arrays.items()}
-
-
-def _unpack(column: _Column) -> Array:
-    try:
-        dtype = np.dtype(column.dtype)
-        if dtype.kind not in "biuf":
-            raise ValueError(f"dtype {column.dtype} is not a number")
-        return np.frombuffer(column.data, dtype).reshape(column.shape)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"not a model delta: {error}") from None
-
-
-def _unpack_all(columns: Mapping[str, _Column]) -> dict[str, Array]:
-    return {name: _unpack(column) for name, column in columns.items()}
-
-
-def _rows(column: _Column) -> Array:
-    rows = _unpack(column)
+def _rows(column: Column) -> Array:
+    rows = unpack(column)
     if rows.ndim != 1 or rows.dtype != np.int32 or (len(rows) and rows.min() < 0):
         raise ValueError("not a model delta: a row index is not a list of rows")
     return rows
 
 
 def _equal_lengths(rows: Array, *columns: Array | list[str | None]) -> None:
-    if any(len(column) != len(rows) for column in columns):
+    if any(not np.ndim(column) or len(column) != len(rows) for column in columns):
         raise ValueError("not a model delta: columns of one block differ in length")
 
 
@@ -309,7 +299,14 @@ def apply_assigned(
     """Let rows change hands; a row's values (``arrays[name]``, each [rows, ...]) start at zero.
 
     An id that moves leaves its old row, whether or not that row's own change has arrived.
+
+    Raises
+    ------
+    ValueError
+        When there is no such row; nothing was written then.
     """
+    if len(assigned.rows) and assigned.rows.max() >= table.capacity:
+        raise ValueError(f"model delta assigns row {assigned.rows.max()} of {table.capacity}")
     before = table.lookup(assigned.ids)
     left = before[(before >= 0) & (before != assigned.rows)]
     table.put(np.full(len(left), EMPTY), left)

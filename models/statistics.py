@@ -12,8 +12,8 @@ import math
 import numba
 import numpy as np
 
-from models.batch import FEATURE, STATISTICS, Array, S
-from models.delta import Dirty
+from models.batch import FEATURE, Array, S
+from models.delta import Dirty, restore_rows, used_rows
 
 PRIOR = ("ctr_short", "ctr_long", "cart_rate", "purchase_rate")
 """Mean rates over all rows, towards which the rates of one row are smoothed."""
@@ -253,7 +253,8 @@ class Statistics:
         )  # fmt: skip
 
     def clear(self, rows: Array) -> None:
-        """Forget `rows` (int [n]): they have another owner, or none."""
+        """Forget `rows` (int [n]): they have another owner, or none; -1 is ignored."""
+        rows = rows[rows >= 0]
         self.stats[rows], self.stats_at[rows], self.first_seen[rows] = 0, 0, 0
         self.dirty.mark(rows)
 
@@ -284,7 +285,15 @@ class Statistics:
         return rows[np.lexsort((ids[rows], -heat))[:n]]
 
     def state(self) -> dict[str, Array]:
-        """Everything counted, for a checkpoint: live arrays, by name."""
+        """Everything counted, for a checkpoint: views of the rows in use, by name."""
+        return {name: used_rows(array) for name, array in self._arrays().items()}
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Take up what `state` gave."""
+        for name, array in self._arrays().items():
+            restore_rows(array, state[name])
+
+    def _arrays(self) -> dict[str, Array]:
         return {
             "stats": self.stats,
             "stats_at": self.stats_at,
@@ -292,11 +301,3 @@ class Statistics:
             "total": self._total,
             "total_at": self._total_at,
         }
-
-    def load_state(self, state: dict[str, Array]) -> None:
-        """Take up what `state` gave."""
-        for name, array in self.state().items():
-            array[...] = state[name]
-
-
-assert len(STATISTICS) == PURCHASES_LONG + 1
