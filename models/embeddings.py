@@ -1,0 +1,174 @@
+"""Row arrays of the model and how single rows of them are learned."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.batch import Array, Shape
+from models.delta import Dirty
+
+MEMORY = 200
+"""Updates that a row's mean squared gradient looks back on: rows of popular items keep learning."""
+
+Leaves = dict[str, Tensor]
+
+
+@numba.njit(cache=True)
+def _compact(rows: Array, scratch: Array, unique: Array, inverse: Array) -> int:
+    """Number the distinct `rows` in order of appearance; `scratch` is all -1, before and after."""
+    count = 0
+    for i in range(len(rows)):
+        row = rows[i]
+        if scratch[row] < 0:
+            scratch[row] = count
+            unique[count] = row
+            count += 1
+        inverse[i] = scratch[row]
+    for k in range(count):
+        scratch[unique[k]] = -1
+    return count
+
+
+class Rows:
+    """Row arrays with one index: values, what their optimiser knows, and the last good values.
+
+    On the CPU the values share their memory with numpy arrays, see `arrays`.
+
+    Parameters
+    ----------
+    values
+        Row arrays (float32) by name, each [R, ...]. They are taken over where the device is the CPU.
+    device
+        Where they live.
+
+    Attributes
+    ----------
+    dirty : Dirty
+        Rows that changed.
+
+    Examples
+    --------
+    >>> rows = Rows({"bias": np.zeros(4, np.float32)}, torch.device("cpu"))
+    >>> unique, inverse = rows.compact(np.array([2, 0, 2]))
+    >>> unique.tolist(), inverse.tolist()
+    ([2, 0], [0, 1, 0])
+    >>> rows.step(unique, {"bias": torch.tensor([1.0, 0.0])}, 0.5)
+    >>> rows.arrays()["bias"].tolist()
+    [0.0, 0.0, -0.5, 0.0]
+    """
+
+    def __init__(self, values: dict[str, Array], device: torch.device) -> None:
+        self.values = {name: torch.from_numpy(v).to(device) for name, v in values.items()}
+        self.squares = {name: v.new_zeros(len(v)) for name, v in self.values.items()}
+        self.device = device
+        count = len(next(iter(values.values())))
+        self.dirty = Dirty(count)
+        self._scratch = np.full(count, -1, np.int32)
+        # copy on write: the last good rows, where they differ from what is there now
+        self._good = {name: torch.empty_like(array) for name, array in self._arrays().items()}
+        self._saved = np.zeros(count, np.bool_)
+
+    def arrays(self) -> dict[str, Array]:
+        """The values as numpy arrays: shared on the CPU, copied from a GPU."""
+        return {name: v.cpu().numpy() for name, v in self.values.items()}
+
+    def compact(self, rows: Array) -> tuple[Array, Array]:
+        """Distinct rows (int64) and, for each of `rows`, its index in them."""
+        unique, inverse = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        count = _compact(rows, self._scratch, unique, inverse)
+        return unique[:count], inverse
+
+    def leaves(self, unique: Array) -> Leaves:
+        """Copies of some rows, by name, to take gradients of."""
+        index = torch.from_numpy(unique).to(self.device)
+        return {name: v[index].requires_grad_() for name, v in self.values.items()}
+
+    def step(self, unique: Array, gradients: Leaves, learning_rate: float) -> None:
+        """Row-wise Adagrad with fading memory on distinct rows.
+
+        G <- G (1 - 1 / MEMORY) + mean of g^2,   row <- row - learning_rate g / sqrt(G)
+
+        (Adagrad: Duchi et al., 2011. One G per row keeps the optimiser small.)
+        """
+        self.save(unique)
+        index = torch.from_numpy(unique).to(self.device)
+        for name, gradient in gradients.items():
+            mean = gradient.square() if gradient.ndim == 1 else gradient.square().mean(1)
+            square = self.squares[name][index].mul_(1 - 1 / MEMORY).add_(mean)
+            self.squares[name].index_copy_(0, index, square)
+            scale = (square + 1e-12).rsqrt_().mul_(-learning_rate)
+            step = gradient * (scale if gradient.ndim == 1 else scale.unsqueeze(1))
+            self.values[name].index_add_(0, index, step)
+        self.dirty.mark(unique)
+
+    def copy(self, source: Array, rows: Array) -> None:
+        """Give `rows` (distinct) the values of `source`, with a new optimiser; they are good as these are."""
+        into, out = (
+            torch.from_numpy(np.ascontiguousarray(r, np.int64)).to(self.device) for r in (rows, source)
+        )
+        saved = torch.from_numpy(self._saved[source]).to(self.device)
+        for name, array in self.values.items():
+            now, good = array[out], self._good[name][out]
+            array[into] = now
+            self._good[name][into] = torch.where(saved if now.ndim == 1 else saved.unsqueeze(1), good, now)
+        for name, square in self.squares.items():
+            square[into] = 0
+            self._good["square." + name][into] = 0
+        self._saved[rows] = True
+        self.dirty.mark(rows)
+
+    def save(self, rows: Array) -> None:
+        """Keep the good values of `rows` (distinct), which are about to change."""
+        fresh = rows[~self._saved[rows]]
+        index = torch.from_numpy(fresh).to(self.device)
+        for name, array in self._arrays().items():
+            self._good[name].index_copy_(0, index, array[index])
+        self._saved[fresh] = True
+
+    def keep(self) -> None:
+        """What is there now is good."""
+        self._saved[:] = False
+
+    def rollback(self) -> None:
+        """Go back to what was good at the last `keep`."""
+        rows = np.flatnonzero(self._saved)
+        index = torch.from_numpy(rows).to(self.device)
+        for name, array in self._arrays().items():
+            array.index_copy_(0, index, self._good[name][index])
+        self._saved[:] = False
+        self.dirty.mark(rows)
+
+    def state(self) -> dict[str, Array]:
+        """Values and optimiser, copied."""
+        return {name: array.cpu().numpy().copy() for name, array in self._arrays().items()}
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Continue from `state`, which is good; every row counts as changed."""
+        for name, array in self._arrays().items():
+            array.copy_(torch.from_numpy(state[name].copy()))
+        self.keep()
+        self.dirty.flags[:] = True
+
+    def _arrays(self) -> dict[str, Tensor]:
+        return self.values | {"square." + name: square for name, square in self.squares.items()}
+
+
+def item_rows(shape: Shape, rng: np.random.Generator, device: torch.device) -> Rows:
+    """Rows of items, ``embedding`` [R, D] and ``bias`` [R]; those that nobody has yet are zero."""
+    embedding = np.zeros((shape.rows, shape.width), np.float32)
+    embedding[: shape.cold] = _small(rng, shape.cold, shape.width)
+    return Rows({"embedding": embedding, "bias": np.zeros(shape.rows, np.float32)}, device)
+
+
+def category_rows(shape: Shape, rng: np.random.Generator, device: torch.device) -> Rows:
+    """Rows of category buckets, ``category`` [C, D]."""
+    return Rows({"category": _small(rng, shape.categories, shape.width)}, device)
+
+
+def _small(rng: np.random.Generator, rows: int, width: int) -> Array:
+    """Random rows (float32) of length about 0.3."""
+    random: Array = 0.3 / np.sqrt(width) * rng.standard_normal((rows, width))
+    return random.astype(np.float32)

@@ -1,0 +1,263 @@
+"""One model being learned: a whole training step, on one screen (`Trainer.learn`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.admission import resolve
+from models.batch import Array, Lists, Shape
+from models.embeddings import Leaves, category_rows, item_rows
+from models.encoding import Quantiles, rebin
+from models.losses import entire_space, listwise
+from models.ranker import (
+    COUNTED,
+    PLACES,
+    Outputs,
+    Weights,
+    forward,
+    initial,
+    place_effect,
+    probabilities,
+    users,
+)
+from models.table import Table
+
+ROW_RATE = 10.0
+"""Rows learn at this many times the dense weights' rate: each sees few examples."""
+
+CLIP = 5.0
+"""Largest norm of the dense gradient; a batch of outliers moves the weights no further than others."""
+
+BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
+"""Adam's (Kingma and Ba, arXiv 1412.6980); a short second memory follows a stream that drifts."""
+
+
+class Prediction(NamedTuple):
+    """Of each item of some lists: ranking score (float32 [N]) and probability of each task ([N, T])."""
+
+    score: Array
+    p: Array
+
+
+class Batch(NamedTuple):
+    """Lists as tensors on the device; rows and categories are indexes into `unique` ones."""
+
+    x: Tensor
+    item: Tensor
+    category: Tensor
+    of: Tensor
+    place: Tensor
+    labels: Tensor
+    history: Tensor
+    history_category: Tensor
+    age: Tensor
+    lists: int
+    items: Array
+    categories: Array
+
+
+class Trainer:
+    """Weights, their optimiser, and the steps on them.
+
+    Parameters
+    ----------
+    shape
+        Sizes.
+    table
+        Which item has which row; someone else changes it (`models.admission`).
+    seed
+        Of the initial weights and of the sample that the bins are taken from.
+    device
+        ``cpu``, ``cuda``, ``cuda:1``, ... or ``auto``: a GPU if there is one.
+    learning_rate
+        Of the dense weights (Adam).
+    bfloat16
+        Multiply in bfloat16 while training on a GPU.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        table: Table,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        learning_rate: float = 0.003,
+        bfloat16: bool = False,
+    ) -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        rng = np.random.default_rng(seed)
+        self.shape, self.table, self.device = shape, table, torch.device(device)
+        self.learning_rate, self.bfloat16 = learning_rate, bfloat16
+        self.items = item_rows(shape, rng, self.device)
+        self.categories = category_rows(shape, rng, self.device)
+        self.quantiles = Quantiles(shape.bins, rng)
+        self._rng = rng
+        start = initial(shape, rng)
+        self._counted = {name: self._tensor(start.pop(name)) for name in COUNTED}
+        self._shapes = {name: array.shape for name, array in start.items()}
+        # one vector holds all that is learned densely: one optimiser step, one copy to keep
+        self._flat = self._tensor(np.concatenate([array.ravel() for array in start.values()]))
+        self._adam = [torch.zeros_like(self._flat), torch.zeros_like(self._flat)]
+        self._steps = 0
+        self.keep()
+
+    def learn(self, lists: Lists, learning_rate: float | None = None) -> float:
+        """Take one step on some lists and return their loss before it.
+
+        A step whose loss or gradient is not finite is not taken (the loss tells).
+        """
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        batch = self._batch(lists)  # 1. to the device
+        self._count_places(batch.place)
+        flat = self._flat.detach().requires_grad_()  # 2. leaves
+        item, category = self.items.leaves(batch.items), self.categories.leaves(batch.categories)
+        weights = self._weights(flat)
+        out = self._forward(weights, item, category, batch)  # 3. forward
+        shown = out.score + place_effect(weights, "place_score", batch.place)
+        loss = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists) + entire_space(
+            out, batch.labels
+        )
+        leaves = [flat, *item.values(), *category.values()]
+        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)  # 4. backward
+        value, norm = loss.item(), gradients[0].norm().item()
+        if not np.isfinite(value + norm):
+            return float("nan")
+        self._adam_step(gradients[0] * min(1.0, CLIP / (norm + 1e-12)), rate)  # 5. step
+        mine = gradients[1 : 1 + len(item)]
+        self.items.step(batch.items, dict(zip(item, mine, strict=True)), ROW_RATE * rate)
+        rest = gradients[1 + len(item) :]
+        self.categories.step(batch.categories, dict(zip(category, rest, strict=True)), ROW_RATE * rate)
+        return value
+
+    @torch.no_grad()
+    def predict(self, lists: Lists) -> Prediction:
+        """Score lists as they were shown: their places move the probabilities, not the score."""
+        batch = self._batch(lists)
+        item, category = self.items.leaves(batch.items), self.categories.leaves(batch.categories)
+        out = self._forward(self._weights(self._flat), item, category, batch)
+        return Prediction(out.score.float().cpu().numpy(), probabilities(out).float().cpu().numpy())
+
+    def observe(self, features: Array) -> None:
+        """See raw features [n, F], so that the bins fit them; the encoded function stays when bins move."""
+        if not len(features) or not self.quantiles.add(features):
+            return
+        before, after = self._counted["edges"].cpu().numpy(), self.quantiles.edges()
+        w = self.dense()
+        parts = np.concatenate([w["encode"], w["wide"].transpose(1, 0, 2)], axis=1)
+        moved, offset = rebin(parts, before, after)
+        encode, wide = moved[:, :-2], moved[:, -2:].transpose(1, 0, 2)
+        constant = w["deep1"] @ offset[:, :-2].ravel()
+        new = {
+            "edges": after,
+            "encode": encode,
+            "deep1_bias": w["deep1_bias"] + constant,
+            "wide": wide,
+            "wide_bias": w["wide_bias"] + offset[:, -2:].sum(0),
+        }
+        weights = self._weights(self._flat)
+        for name, array in new.items():
+            weights[name].copy_(self._tensor(array))
+
+    def dense(self) -> dict[str, Array]:
+        """Dense weights by name (`models.ranker`), copied."""
+        return {name: w.detach().cpu().numpy().copy() for name, w in self._weights(self._flat).items()}
+
+    def rows(self) -> dict[str, Array]:
+        """Row arrays ``embedding``, ``bias``, ``category``: shared on the CPU, copied from a GPU."""
+        return self.items.arrays() | self.categories.arrays()
+
+    def keep(self) -> None:
+        """The model as it is now is good: `rollback` returns to it."""
+        self._good = {name: array.clone() for name, array in self._vectors().items()}
+        self._good_steps = self._steps
+        self.items.keep()
+        self.categories.keep()
+
+    def rollback(self) -> None:
+        """Return to the last `keep`, optimiser included; the sample of the bins stays."""
+        for name, array in self._vectors().items():
+            array.copy_(self._good[name])
+        self._steps = self._good_steps
+        self.items.rollback()
+        self.categories.rollback()
+
+    def state(self) -> dict[str, Array]:
+        """Everything `load_state` needs, copied."""
+        parts = {
+            "dense": {name: array.cpu().numpy().copy() for name, array in self._vectors().items()},
+            "items": self.items.state(),
+            "categories": self.categories.state(),
+            "quantiles": self.quantiles.state(),
+        }
+        flat = {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        return flat | {"steps": np.array([self._steps])}
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Continue from `state`, which is good."""
+
+        def part(prefix: str) -> dict[str, Array]:
+            return {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
+
+        for name, array in self._vectors().items():
+            array.copy_(torch.from_numpy(state["dense." + name].copy()))
+        self.items.load_state(part("items."))
+        self.categories.load_state(part("categories."))
+        self.quantiles.load_state(part("quantiles."))
+        self._steps = int(state["steps"][0])
+        self.keep()
+
+    def _batch(self, lists: Lists) -> Batch:
+        """Resolve ids to rows and move everything to the device."""
+        ids = np.concatenate([lists.item, lists.history.ravel()])
+        rows = resolve(self.table.lookup(ids), ids, self.shape.cold)
+        buckets = np.concatenate([lists.category, lists.history_category.ravel()]).astype(np.int64)
+        items, row = self.items.compact(rows)
+        categories, category = self.categories.compact(buckets)
+        n, size = len(lists.item), lists.history.shape
+        of = np.repeat(np.arange(len(lists)), np.diff(lists.start))
+        return Batch(
+            self._tensor(lists.features), self._tensor(row[:n]), self._tensor(category[:n]), self._tensor(of),
+            self._tensor(lists.place.astype(np.int64)), self._tensor(lists.labels.astype(np.int64)),
+            self._tensor(row[n:].reshape(size)), self._tensor(category[n:].reshape(size)),
+            self._tensor(lists.age), len(lists), items, categories,
+        )  # fmt: skip
+
+    def _forward(self, w: Weights, item: Leaves, category: Leaves, batch: Batch) -> Outputs:
+        history = item["embedding"][batch.history] + category["category"][batch.history_category]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            user = users(w, history, batch.age)
+            vector = item["embedding"][batch.item] + category["category"][batch.category]
+            out = forward(w, batch.x, vector, item["bias"][batch.item], user, batch.of, batch.place)
+        return Outputs(*(column.float() for column in out))
+
+    def _adam_step(self, gradient: Tensor, learning_rate: float) -> None:
+        self._steps += 1
+        first, second = self._adam
+        first.lerp_(gradient, 1 - BETA1)
+        second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        scale = (second / (1 - BETA2**self._steps)).sqrt_().add_(EPSILON)
+        self._flat.addcdiv_(first, scale, value=-learning_rate / (1 - BETA1**self._steps))
+
+    def _count_places(self, place: Tensor) -> None:
+        """Update each place's share of what is shown at places, with a memory of about 100 batches."""
+        shown = torch.bincount(place[place > 0].clamp(max=PLACES), minlength=PLACES + 1).float()
+        if len(place) and shown.any():
+            share = self._counted["place_share"]
+            share.lerp_(shown / shown.sum(), 0.01 if share.any() else 1.0)
+
+    def _weights(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = torch.split(flat, [int(np.prod(size)) for size in self._shapes.values()])
+        learned = {name: p.view(size) for (name, size), p in zip(self._shapes.items(), parts, strict=True)}
+        return learned | self._counted
+
+    def _vectors(self) -> dict[str, Tensor]:
+        return {"flat": self._flat, "first": self._adam[0], "second": self._adam[1], **self._counted}
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
