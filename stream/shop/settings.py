@@ -43,7 +43,7 @@ class ShopSettings(Struct, frozen=True, kw_only=True):
     Examples
     --------
     >>> round(ShopSettings().gap_s)
-    178
+    237
     >>> ShopSettings(visitors=100)
     Traceback (most recent call last):
     stream.errors.SettingsError: 100 visitors cannot see 150 pages/s with 5 s on each: at least 758 are needed
@@ -53,7 +53,7 @@ class ShopSettings(Struct, frozen=True, kw_only=True):
     visitors: Count = 3_000
     pages_per_s: Annotated[float, Meta(gt=0)] = 150.0
     page_size: Annotated[int, Meta(ge=1, le=100)] = 10
-    session_pages: Annotated[float, Meta(ge=1)] = 12.0
+    session_pages: Annotated[float, Meta(ge=1)] = 16.0
     dwell_s: Annotated[float, Meta(gt=0)] = 5.0
     items: Count = 2_000
     drift: Rate = 1.0

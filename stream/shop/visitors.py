@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from stream.shop.settings import ShopSettings
 from stream.shop.world import STYLES, Floats, Ints, World
 
-INTERESTS = 3
-ASIDE = 0.35
+INTERESTS = 2
+ASIDE = 0.3
 """Weight of an interest that does not dominate; the dominating one has 1."""
-MOOD_S = 60.0
+MOOD_S = 120.0
 """Mean seconds until another interest dominates."""
 INTEREST_S = 300.0
 """Mean seconds until an interest is replaced by a new one."""
@@ -25,7 +25,7 @@ FOLLOW = 0.5
 """How much new interests follow fashion (1 / logit)."""
 LEAVE = 0.1
 """Chance that a visitor does not come back after a session; somebody new comes instead."""
-SHOWN, CLICKED, BOUGHT, DISMISSED = 0.15, 1.5, 6.0, 8.0
+SHOWN, CLICKED, BOUGHT, DISMISSED = 0.1, 1.5, 6.0, 8.0
 """What tires of an item (logits) ..."""
 FORGET_S = 120.0
 """... and how fast it is forgotten (s)."""

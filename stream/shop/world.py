@@ -25,12 +25,11 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 DIMENSIONS = 16
-CATEGORIES = 20
-STYLES_EACH = 5
+CATEGORIES = 12
+STYLES_EACH = 4
 STYLES = CATEGORIES * STYLES_EACH
-BRANDS_EACH = 4
 
-BASE = -7.6
+BASE = -7.2
 AFFINITY = 6.5
 QUALITY = 0.5
 
@@ -42,9 +41,9 @@ WAVE, WAVE_S = 0.6, (120.0, 300.0)
 """Amplitude (logits) and range of periods (s) of each category's wave."""
 SPIKE, SPIKE_S, SPIKES_PER_S = 1.5, 40.0, 1 / 15
 """A style goes viral: height (logits), decay (s), how often (1/s)."""
-NOVELTY, FRESH_S = 1.2, 90.0
+NOVELTY, FRESH_S = 1.4, 90.0
 """What being new adds (logits), and how fast it wears off (s)."""
-BIRTHS_PER_S = 0.5
+BIRTHS_PER_S = 0.7
 """New items; they follow the fashion of the moment. Each takes the place of one that retires."""
 PRICINGS_PER_S = 0.2
 """Items that get another price."""
@@ -195,9 +194,7 @@ class World:
         self.style[places] = styles
         # a brand makes mostly one style, which is how a ranker can see styles
         own = rng.random(n) < 0.8
-        self.brand[places] = (
-            np.where(own, styles % STYLES_EACH, rng.integers(0, STYLES_EACH, n)) % BRANDS_EACH
-        )
+        self.brand[places] = np.where(own, styles % STYLES_EACH, rng.integers(0, STYLES_EACH, n))
         noise = _units(rng.normal(size=(n, DIMENSIONS)))
         self.vectors[places] = _units(self.centres[styles] + 0.35 * noise)
         blur = _units(rng.normal(size=(n, DIMENSIONS)))
@@ -230,7 +227,7 @@ def category_name(category: int) -> str:
 def style_name(style: int) -> str:
     """Name of a style: what a visitor would search for.
 
-    >>> style_name(36)
+    >>> style_name(29)
     'category-07 style-1'
     """
     return f"{category_name(style // STYLES_EACH)} style-{style % STYLES_EACH}"

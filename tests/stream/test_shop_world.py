@@ -86,7 +86,7 @@ def test_newcomers_replace_who_leaves() -> None:
     for t in range(60):
         visitors.leave_page(everybody, float(t))
     assert len(set(visitors.ids)) == 3000
-    assert "u003000" in visitors.ids
+    assert max(visitors.ids) > "u003000"
 
 
 def test_best_pages_agree_with_a_full_sort() -> None:
