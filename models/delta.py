@@ -7,7 +7,7 @@ is the delta from nothing, with the scoring graph. MessagePack around raw little
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -274,10 +274,10 @@ def decode_delta(data: bytes, schema: int) -> Delta:
     assigned = Assigned(_rows(wire.assigned[0]), unpack(wire.assigned[1]), wire.assigned[2])
     if assigned.ids.dtype != np.uint64:
         raise ValueError("not a model delta: ids are not of 64 bits")
-    _equal_lengths(assigned.rows, assigned.ids, assigned.names)
+    _check_lengths(assigned.rows, [assigned.ids, np.array(assigned.names, object)])
     blocks = [Block(_rows(rows), unpack_all(values)) for rows, values in wire.blocks]
     for block in blocks:
-        _equal_lengths(block.rows, *block.values.values())
+        _check_lengths(block.rows, block.values.values())
     return Delta(schema, unpack_all(wire.dense), assigned, blocks, unpack_all(wire.lists), wire.graph)
 
 
@@ -288,8 +288,8 @@ def _rows(column: Column) -> Array:
     return rows
 
 
-def _equal_lengths(rows: Array, *columns: Array | list[str | None]) -> None:
-    if any(not np.ndim(column) or len(column) != len(rows) for column in columns):
+def _check_lengths(rows: Array, columns: Iterable[Array]) -> None:
+    if any(column.shape[:1] != rows.shape for column in columns):
         raise ValueError("not a model delta: columns of one block differ in length")
 
 
