@@ -47,6 +47,10 @@ class Role(Protocol):
     schema: int
     commits_each_batch: bool
 
+    def prepare(self) -> None:
+        """Do what takes long before events come: compile, allocate, export."""
+        ...
+
     def units(self, partitions: list[int]) -> dict[str, list[int]]:
         """Name the units of state that these partitions make."""
         ...
@@ -131,11 +135,24 @@ class Runner:
         self._identity = log.identity(role.input)
         self.source = log.group_source(role.input, role.name, self._assign, self._revoke)
 
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Go on until `stop` says so; then checkpoint and leave the group."""
-        while not stop():
-            self.once()
-        self.close()
+    def start(self, patience: float = 1.0) -> None:
+        """Prepare the role and read what the broadcast topics hold now, before anything is processed.
+
+        Compaction can leave nothing at the very end of a log, hence `patience`: seconds without a
+        record after which a topic counts as read.
+        """
+        self.role.prepare()
+        for topic, source in self.sources.items():
+            ends = {p: end for p, end in self.log.ends(topic).items() if end > 0}
+            last = self.clock()
+            while ends and self.clock() - last < patience:
+                for records in source.poll(LIMIT, POLL_S):
+                    for output in self.role.absorb(records, self.clock()):
+                        self.sink.publish(output)
+                    last = self.clock()
+                    if records.offsets[-1] + 1 >= ends.get(records.partition, 0):
+                        ends.pop(records.partition, None)
+        self.sink.flush()
 
     def once(self, timeout: float = POLL_S) -> int:
         """One turn of the loop; returns the number of records read."""

@@ -60,7 +60,7 @@ class Slot:
 
     def _refresh(self, served: Served) -> None:
         rows = served.rows
-        self.trending = served.trending
+        self.trending = np.array(served.trending, np.uint64)  # writable, as kernels were compiled for
         self.known = Known(
             keys=served.table.keys,
             rows=served.table.rows,

@@ -47,6 +47,11 @@ class Publisher:
         self._nobody = Visitors(1, shape.history, 1).memory
         self._strangers = 0
 
+    def prepare(self, slot: Slot, catalogue: Catalogue) -> None:
+        """Compile the kernels."""
+        one = np.zeros(1, np.int64)
+        self._choose("fresh", slot, one, one, self._nobody, catalogue)
+
     def take_published(self) -> list[tuple[int, float]]:
         """Partition and broker time (ms) of the event behind each slate since the last call."""
         published, self._published = self._published, []

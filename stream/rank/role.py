@@ -18,10 +18,10 @@ from stream.messages import Impression, decode_item, decode_model, encode_binary
 from stream.rank import outcomes
 from stream.rank.arms import Arms
 from stream.rank.catalogue import Catalogue
-from stream.rank.decode import IMPRESSION, Columns, decode
+from stream.rank.decode import IMPRESSION, Columns, Decoded, decode
 from stream.rank.examples import encode_examples
 from stream.rank.features import Limits
-from stream.rank.feedback import Given, blank, take_events
+from stream.rank.feedback import Given, Seen, blank, take_events
 from stream.rank.models import Slot
 from stream.rank.publish import Publisher
 from stream.rank.recent import Recent
@@ -29,6 +29,9 @@ from stream.rank.visitors import Visitors
 from stream.settings import Settings, shape_of
 
 Array = NDArray[Any]
+
+NOWHERE = -1
+"""A partition that no topic has."""
 
 OUTCOMES_S = 1.0
 """Counts are sent so often."""
@@ -97,6 +100,23 @@ class Rank:
         self.scratch = scratch(self.shape.history, self.shape.neighbours)
         self.publisher = Publisher(settings, self.shape, self.arms, self.limits, self.scratch)
         self._next_outcomes = 0.0
+
+    def prepare(self) -> None:
+        """Compile the kernels, on a visitor of a partition that is none."""
+        share = self.shares[NOWHERE] = Share(self.settings)
+        events = (
+            b'{"type":"impression","user_id":"u","ts":1000000000000,"items":["a","b"],"prices":[1,2]}',
+            b'{"type":"click","user_id":"u","ts":1000000000000,"item_id":"a"}',
+        )
+        columns = self._decode(
+            Records("events", NOWHERE, [0, 1], [10**12] * 2, [None] * 2, list(events)), share
+        )[0]
+        given = self._given(columns, share)
+        self._take(columns, given, share)
+        self.publisher.prepare(self.slots["fresh"], self.catalogue)
+        del self.shares[NOWHERE]
+        self.items.clear()
+        self.items.take_fresh()
 
     def units(self, partitions: list[int]) -> dict[str, list[int]]:
         """Each partition is a unit of its own, so that it can move alone."""
@@ -207,8 +227,7 @@ class Rank:
     def _process(self, records: Records, now: float, quiet: bool) -> list[Output]:
         partition = records.partition
         share = self.shares[partition]
-        max_ahead = int(self.settings.features.max_ahead_s * 1000)
-        columns, dead, repeated = decode(records, self.users, self.items, share.recent, max_ahead)
+        columns, dead, repeated = self._decode(records, share)
         self.counts.advance(partition, records.offsets[-1])
         misrouted = sum(self.routes[event.user_id] != partition for event in columns.events)
         outcomes.count_records(self.counts, records, len(columns.events), dead, repeated, misrouted)
@@ -218,6 +237,22 @@ class Rank:
             return outputs
         share.newest_ts = max(share.newest_ts, int(columns.ts.max()))
         given = self._given(columns, share)
+        seen = self._take(columns, given, share)
+        outcomes.count_events(self.counts, partition, columns, given, seen, self.arms.names, share.surfaces)
+        if quiet:
+            return []
+        outputs.append(encode_examples(self.schema, records, columns, given, seen, self.items.take_fresh()))
+        self.users.take_fresh()
+        outputs += self.publisher.slates(
+            records, columns, given.visitor, share.visitors.memory, self.slots, self.catalogue, now
+        )
+        return outputs
+
+    def _decode(self, records: Records, share: Share) -> Decoded:
+        max_ahead = int(self.settings.features.max_ahead_s * 1000)
+        return decode(records, self.users, self.items, share.recent, max_ahead)
+
+    def _take(self, columns: Columns, given: Given, share: Share) -> Seen:
         seen = blank(columns, self.shape.history)
         take_events(
             given,
@@ -228,15 +263,7 @@ class Rank:
             self.limits,
             self.scratch,
         )
-        outcomes.count_events(self.counts, partition, columns, given, seen, self.arms.names, share.surfaces)
-        if quiet:
-            return []
-        outputs.append(encode_examples(self.schema, records, columns, given, seen, self.items.take_fresh()))
-        self.users.take_fresh()
-        outputs += self.publisher.slates(
-            records, columns, given.visitor, share.visitors.memory, self.slots, self.catalogue, now
-        )
-        return outputs
+        return seen
 
     def _given(self, columns: Columns, share: Share) -> Given:
         arm = self.arms.of(columns.user)
@@ -253,7 +280,7 @@ class Rank:
             offset=columns.offset,
             ts=columns.ts,
             kind=columns.kind,
-            visitor=share.visitors.rows(columns.user),
+            visitor=share.visitors.rows(columns.user).astype(np.int64),
             arm=arm,
             surface=surface,
             item=columns.item,
