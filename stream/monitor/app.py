@@ -23,7 +23,9 @@ from typing import Any, ParamSpec, TypeVar
 import faust
 
 from stream.clickhouse import Store
+from stream.dead_letters import dead_letter
 from stream.errors import Fatal, Poison, Retryable, SettingsError
+from stream.log import Records
 from stream.messages import Alert, Outcomes, encode_json
 from stream.monitor import rows
 from stream.monitor.watch import Watch
@@ -163,15 +165,13 @@ class Monitor:
             await _until_done(self.store.insert, cube, columns)
 
     async def _dead_letter(self, message: Any, reason: str) -> None:
-        place = f"{message.topic}[{message.partition}]@{message.offset}"
-        logger.warning("%s to dead-letters: %s", place, reason)
-        headers = {
-            "reason": reason.encode(),
-            "topic": message.topic.encode(),
-            "partition": str(message.partition).encode(),
-            "offset": str(message.offset).encode(),
-        }
-        await (await self.dead_letters.send(key=message.key, value=message.value, headers=headers))
+        logger.warning("%s[%s] offset %s: %s", message.topic, message.partition, message.offset, reason)
+        stamp = int(message.timestamp * 1000)
+        records = Records(
+            "outcomes", message.partition, [message.offset], [stamp], [message.key], [message.value]
+        )
+        letter = dead_letter(records, 0, reason, "monitor", time.time())
+        await (await self.dead_letters.send(key=letter.key, value=letter.value, headers=dict(letter.headers)))
 
     async def _look(self) -> None:
         """Timer: look, and send alerts; what could not be sent is sent the next time."""
@@ -249,6 +249,8 @@ def credentials(options: dict[str, Any]) -> Any:
                 f"[kafka.options] {name}: the monitor cannot use it; it knows {', '.join(sorted(SECURITY))}"
             )
     protocol = str(options.get("security.protocol", "PLAINTEXT")).upper()
+    if protocol not in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"):
+        raise SettingsError(f"[kafka.options] security.protocol = {protocol!r}: there is none of that name")
     context = _tls(options) if protocol in ("SSL", "SASL_SSL") else None
     if protocol in ("SASL_PLAINTEXT", "SASL_SSL"):
         mechanism = str(options.get("sasl.mechanism", options.get("sasl.mechanisms", "PLAIN")))
@@ -267,11 +269,15 @@ def credentials(options: dict[str, Any]) -> Any:
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
-    if "ssl.certificate.location" in options:
-        context.load_cert_chain(
-            options["ssl.certificate.location"],
-            options.get("ssl.key.location"),
-            options.get("ssl.key.password"),
-        )
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
+        if "ssl.certificate.location" in options:
+            context.load_cert_chain(
+                options["ssl.certificate.location"],
+                options.get("ssl.key.location"),
+                options.get("ssl.key.password"),
+            )
+    except OSError as error:
+        files = [str(value) for name, value in options.items() if name.endswith(".location")]
+        raise SettingsError(f"[kafka.options] {', '.join(files)}: {error}") from None
     return context
