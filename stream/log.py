@@ -132,7 +132,10 @@ class Sink(Protocol):
         ...
 
     def flush(self) -> None:
-        """Return when everything queued is acknowledged; raise if anything failed."""
+        """Return when everything queued is acknowledged; raise if anything failed.
+
+        After a `Retryable` what is not acknowledged stays queued: call again, publish nothing twice.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -76,12 +77,12 @@ def replay(
     Raises
     ------
     Retryable
-        When the brokers stay away; what was published twice is harmless by its `event_id`.
+        When the brokers stay away.
     """
     chunks = _chunks(records) if speed is None else _timed(records, speed, clock, sleep)
     done = 0
     for chunk in chunks:
-        _persist(partial(_send, chunk, sink), sleep)
+        _persist(partial(_send, deque(chunk), sink), sleep)
         done += len(chunk)
         progress(done)
         _persist(pace, sleep)
@@ -111,9 +112,11 @@ def _timed(
         first = last
 
 
-def _send(chunk: Sequence[Recorded], sink: Sink) -> None:
-    for record in chunk:
-        sink.publish(Output(record.topic, record.key, record.value))
+def _send(waiting: deque[Recorded], sink: Sink) -> None:
+    """Publish and forget what waits; after a fault call again for the rest."""
+    while waiting:
+        sink.publish(Output(waiting[0].topic, waiting[0].key, waiting[0].value))
+        waiting.popleft()
     sink.flush()
 
 

@@ -253,10 +253,10 @@ class Recorder:
         self.queue.append(output)
 
     def flush(self) -> None:
-        queue, self.queue = self.queue, []
         if self.away > 0:
             self.away -= 1
             raise Retryable("broker away")
+        queue, self.queue = self.queue, []
         self.sent += [(self.time.now, output) for output in queue]
 
 
@@ -296,7 +296,7 @@ def test_without_a_speed_nothing_sleeps_and_every_chunk_is_paced() -> None:
     assert paces == 3
 
 
-def test_chunk_is_sent_again_after_a_fault_and_none_is_skipped() -> None:
+def test_after_a_fault_nothing_is_skipped_or_sent_twice() -> None:
     sink = Recorder(Time(), away=3)
     records = make(1_500)
     play(records, sink, speed=None)
