@@ -19,7 +19,7 @@ EVICTED_AT_ONCE = 100
 
 
 class Admitted(NamedTuple):
-    """Rows that changed hands: `rows` belong to `ids` now, `evicted` rows were taken back before.
+    """Rows that changed hands: `rows` belong to `ids` now; `evicted` rows were taken from `former` before.
 
     A row may be in both.
     """
@@ -27,6 +27,7 @@ class Admitted(NamedTuple):
     rows: Array
     ids: Array
     evicted: Array
+    former: Array
 
 
 @numba.njit(cache=True)
@@ -121,14 +122,14 @@ class Admission:
         )
         self._age(counted)
         new = np.unique(wanted[:count])
-        evicted = self._evict(len(new) - len(self._free))
+        evicted, former = self._evict(len(new) - len(self._free))
         new = new[: len(self._free)]
-        rows = self._free[len(self._free) - len(new) :][::-1]
+        rows = self._free[len(self._free) - len(new) :][::-1].copy()
         self._free = self._free[: len(self._free) - len(new)]
         if len(new):
             table.put(new, rows)
             self.seen[rows] = self.tick
-        return Admitted(rows, new, evicted)
+        return Admitted(rows, new, evicted, former)
 
     def state(self) -> dict[str, Array]:
         """Everything `load_state` needs; the table is not part of it."""
@@ -151,16 +152,17 @@ class Admission:
             self.sketch >>= 1
             self._counted = 0
 
-    def _evict(self, missing: int) -> Array:
-        """Free at least `missing` rows if so many were not seen just now."""
+    def _evict(self, missing: int) -> tuple[Array, Array]:
+        """Free at least `missing` rows if so many were not seen just now; return them and their ids."""
         if missing <= 0:
-            return np.empty(0, np.int64)
+            return np.empty(0, np.int64), np.empty(0, np.uint64)
         old = self.cold + np.flatnonzero(self.seen[self.cold :] < self.tick)
         old = old[self.table.ids[old] != EMPTY]
         count = min(len(old), max(missing, (len(self.seen) - self.cold) // EVICTED_AT_ONCE))
         if count < len(old):
             oldest = np.argpartition(self.seen[old], count - 1)[:count] if count else slice(0)
             old = np.sort(old[oldest])
+        former = self.table.ids[old]
         self.table.put(np.zeros(len(old), np.uint64), old)
         self._free = np.concatenate([old[::-1], self._free])
-        return old
+        return old, former

@@ -146,11 +146,10 @@ class Rows:
         return {name: array.cpu().numpy().copy() for name, array in self._arrays().items()}
 
     def load_state(self, state: dict[str, Array]) -> None:
-        """Continue from `state`, which is good; every row counts as changed."""
+        """Continue from `state`, which is good."""
         for name, array in self._arrays().items():
             array.copy_(torch.from_numpy(state[name].copy()))
         self.keep()
-        self.dirty.flags[:] = True
 
     def _arrays(self) -> dict[str, Tensor]:
         return self.values | {"square." + name: square for name, square in self.squares.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from models.batch import Array, F
@@ -66,12 +68,18 @@ class Quantiles:
 
     def state(self) -> dict[str, Array]:
         """Everything `load_state` needs."""
-        return {"sample": self.sample.copy(), "counts": np.array([self.seen, self._due])}
+        draws = json.dumps(self._rng.bit_generator.state).encode()
+        return {
+            "sample": self.sample.copy(),
+            "counts": np.array([self.seen, self._due]),
+            "draws": np.frombuffer(draws, np.uint8),
+        }
 
     def load_state(self, state: dict[str, Array]) -> None:
-        """Continue from `state`; the generator's own state is the caller's."""
+        """Continue from `state`, with the same draws."""
         self.sample[:] = state["sample"]
         self.seen, self._due = (int(v) for v in state["counts"])
+        self._rng.bit_generator.state = json.loads(state["draws"].tobytes())
 
 
 def _edges(ascending: Array, bins: int) -> Array:

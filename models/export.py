@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -11,12 +14,10 @@ from torch import Tensor, nn
 
 from models.batch import F, Shape
 from models.ranker import forward, initial, probabilities, users
+from models.scorer import EXAMPLES, ROWS
 
-EXAMPLES = ("x", "row", "category", "user", "history_row", "history_category", "age", "place")
-"""Inputs of the graph that differ from run to run, see `models.scorer.Scorer.score`."""
-
-ROWS = ("embedding", "bias", "category_rows")
-"""Inputs that are row arrays: [R, D], [R] and [C, D]."""
+SOURCES = ("export.py", "ranker.py")
+"""Files that the graph is made of."""
 
 
 class _Scoring(nn.Module):
@@ -40,7 +41,7 @@ class _Scoring(nn.Module):
 def export(shape: Shape) -> bytes:
     """Bytes of the ONNX graph for models of this shape; takes seconds.
 
-    Inputs are named `EXAMPLES`, `ROWS` and as the dense weights of `models.ranker`; outputs ``score`` [N]
+    Inputs are named as `EXAMPLES`, `ROWS` and the dense weights of `models.ranker`; outputs ``score`` [N]
     and ``p`` [N, T]. N and U are free.
     """
     dense = {name: torch.from_numpy(a) for name, a in initial(shape, np.random.default_rng(0)).items()}
@@ -77,3 +78,20 @@ def export(shape: Shape) -> bytes:
     assert program is not None
     graph: bytes = program.model_proto.SerializeToString()
     return graph
+
+
+def cached(shape: Shape, folder: Path | None) -> bytes:
+    """`export`, or what it returned for this shape, code and torch before; kept in `folder`, if any."""
+    if folder is None:
+        return export(shape)
+    here = Path(__file__).parent
+    made_of = repr(shape).encode() + torch.__version__.encode()
+    key = crc32(made_of + b"".join((here / name).read_bytes() for name in SOURCES))
+    path = folder / f"scoring-{shape.schema:08x}-{key:08x}.onnx"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        # another process may do the same at this moment: whoever is last wins, nobody reads half a file
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(export(shape))
+        part.replace(path)
+    return path.read_bytes()

@@ -12,6 +12,21 @@ from models.batch import TASKS, Array
 ALIASES = {"category": "category_rows"}
 """Row arrays that the graph knows by another name, because an input has theirs."""
 
+EXAMPLES = {
+    "x": np.float32,
+    "row": np.int64,
+    "category": np.int64,
+    "user": np.int64,
+    "history_row": np.int64,
+    "history_category": np.int64,
+    "age": np.float32,
+    "place": np.int64,
+}
+"""Inputs of the graph that differ from run to run, and their types; see `Scorer.score`."""
+
+ROWS = ("embedding", "bias", "category_rows")
+"""Inputs that are row arrays: [R, D], [R] and [C, D]."""
+
 QUIET = 3
 """ONNX Runtime's log severity for errors only."""
 
@@ -68,8 +83,7 @@ class Scorer:
             _check(name, array, inputs[name].shape)
             self._values[name] = ort.OrtValue.ortvalue_from_numpy(array, device, 0)
             self._binding.bind_ortvalue_input(name, self._values[name])
-        free = ("x", "row", "category", "user", "history_row", "history_category", "age", "place")
-        if missing := set(inputs) - set(self._values) - set(free):
+        if missing := set(inputs) - set(self._values) - set(EXAMPLES):
             raise ValueError(f"the graph needs {', '.join(sorted(missing))}")
 
     def score(
@@ -107,17 +121,16 @@ class Scorer:
         """
         if not len(x):
             return np.empty(0, np.float32), np.empty((0, len(TASKS)), np.float32)
-        if place is None:
-            place = np.zeros(len(row), np.int64)
+        given = {
+            "x": x, "row": row, "category": category, "user": user, "history_row": history_row,
+            "history_category": history_category, "age": age,
+            "place": np.zeros(len(x), np.int64) if place is None else place,
+        }  # fmt: skip
         binding = self._binding
-        binding.bind_cpu_input("x", x)
-        binding.bind_cpu_input("row", row)
-        binding.bind_cpu_input("category", category)
-        binding.bind_cpu_input("user", user)
-        binding.bind_cpu_input("history_row", history_row)
-        binding.bind_cpu_input("history_category", history_category)
-        binding.bind_cpu_input("age", age)
-        binding.bind_cpu_input("place", place)
+        # the arrays must live until the run is over
+        inputs = {n: np.ascontiguousarray(a, EXAMPLES[n]) for n, a in given.items()}
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
         # the number of items varies: the session allocates
         binding.bind_output("score")
         binding.bind_output("p")
