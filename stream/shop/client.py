@@ -107,6 +107,10 @@ class Shop:
         Fatal
             They have been away for too long.
         """
+        if len(self._outbox) > MAX_UNSENT:
+            raise Fatal(
+                f"{len(self._outbox)} records of the shop could not be published: brokers away too long"
+            )
         self._read_slates()
         while (self._ticks + 1) * TICK_S <= now + 1e-9:
             self._ticks += 1
@@ -257,10 +261,6 @@ class Shop:
         self._outbox.append(Output("events", event.user_id.encode(), encode_json(event)))
 
     def _send(self) -> None:
-        if len(self._outbox) > MAX_UNSENT:
-            raise Fatal(
-                f"{len(self._outbox)} records of the shop could not be published: brokers away too long"
-            )
         while self._outbox:
             self._sink.publish(self._outbox[0])
             self._outbox.popleft()

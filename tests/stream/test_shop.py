@@ -308,7 +308,7 @@ def test_brokers_away_too_long_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None
     log = make_log()
     shop = Shop(SMALL, Away(log, 10**6), log.broadcast_source("recommendations", {}), START)
     with pytest.raises(Retryable):
-        shop.step(0.1)
+        shop.step(60)
     with pytest.raises(Fatal, match="too long"):
         shop.step(60)
 
