@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -169,7 +169,7 @@ WORDS = ("count of", "why", "model")
 """Columns of words, not numbers."""
 
 
-def report(store: Store) -> Report:
+def read(store: Store) -> Report:
     """Read the report; raises what `Store.query` raises."""
     spans = store.query(SPAN)
     by_arm: dict[str, dict[str, Any]] = {}
@@ -242,12 +242,16 @@ def _ratio(a: float, b: float) -> float | None:
     return a / b if b else None
 
 
-def render(report: Report) -> list[RenderableType]:
+def render(report: Report) -> Group:
     """What to print with rich, most wanted first."""
     if not report.arms and not report.health:
-        return [Text("Nothing has been counted yet.")]
-    parts: list[RenderableType] = [_arms(report.arms)]
-    parts += [_verdict(lift) for lift in report.lifts if lift.lift is not None and lift.lift > 0]
+        return Group("Nothing has been counted yet.")
+    parts: list[RenderableType] = []
+    if report.arms:
+        parts.append(_arms(report.arms))
+    ahead = [_verdict(lift) for lift in report.lifts if lift.lift is not None and lift.lift > 0]
+    if ahead:
+        parts.append(Group(*ahead))
     if report.freshness:
         parts.append(_freshness(report.freshness))
     if report.quality:
@@ -258,7 +262,7 @@ def render(report: Report) -> list[RenderableType]:
     if report.alerts:
         spoken = ", ".join(f"{rule} ({times})" for rule, times in report.alerts.items())
         parts.append(Text(f"Alerts: {spoken}", style="yellow"))
-    return parts
+    return Group(*(line for part in parts for line in (part, "")))
 
 
 def _arms(arms: list[Arm]) -> Table:
@@ -321,7 +325,8 @@ def _versions(models: Models) -> Text:
 def _health(rows: Iterable[Count]) -> Table:
     table = _table("Events", "role", "count of", "why", "total")
     for row in rows:
-        table.add_row(row.role, row.counter, row.reason, f"{row.count:,}")
+        # a reason quotes what somebody sent: not markup
+        table.add_row(row.role, row.counter, Text(row.reason), f"{row.count:,}")
     return table
 
 

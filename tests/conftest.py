@@ -1,4 +1,4 @@
-"""Servers that tests share; `LIVERANK_TEST_CLICKHOUSE` names a ClickHouse to use instead of ours."""
+"""Servers that tests share; `TEST_CLICKHOUSE_URL` names a ClickHouse to use instead of ours."""
 
 import json
 import os
@@ -19,7 +19,7 @@ T0 = 1_700_000_040
 
 @pytest.fixture(scope="session")
 def clickhouse_url(tmp_path_factory):
-    if given := os.environ.get("LIVERANK_TEST_CLICKHOUSE"):
+    if given := os.environ.get("TEST_CLICKHOUSE_URL"):
         yield given
         return
     path = tmp_path_factory.mktemp("clickhouse")

@@ -53,7 +53,6 @@ def monitor(broker, store):
             "LIVERANK_CLICKHOUSE_DATABASE": store.settings.database,
             **variables,
         }
-        environ.pop("LIVERANK_TEST_CLICKHOUSE", None)
         process = subprocess.Popen(
             [sys.executable, "-c", MONITOR],
             env=environ,

@@ -4,13 +4,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from stream.report import Arm, Bin, Lift, Report, render, report, summarise
+from stream.report import Arm, Bin, Count, Lift, Report, read, render, summarise
 
 
 def text(report):
     console = Console(width=120, file=io.StringIO())
-    for part in render(report):
-        console.print(part)
+    console.print(render(report))
     return console.file.getvalue()
 
 
@@ -20,8 +19,8 @@ def buckets(arm, clicks):
 
 
 def test_nothing_counted_says_so(store):
-    assert report(store) == Report()
-    assert "Nothing has been counted yet" in text(report(store))
+    assert read(store) == Report()
+    assert "Nothing has been counted yet" in text(read(store))
 
 
 def test_arms_stand_side_by_side_best_first(store, put):
@@ -31,7 +30,7 @@ def test_arms_stand_side_by_side_best_first(store, put):
     put("diversity", "second arm lists items pairs apart surprise\n 0 fresh 1 4 6 3 16\n 60 fresh 1 4 6 6 16")
     put("items", "second arm item_id impressions\n 0 fresh a 1\n 60 fresh a 1\n 0 frozen b 1\n 0 frozen c 0")
     put("truth", "second arm impressions expected best\n 0 fresh 10 3 4\n 60 none 10 0 4")
-    got = report(store)
+    got = read(store)
     fresh, frozen = got.arms
     assert (fresh.arm, fresh.impressions, fresh.carts, fresh.revenue) == ("fresh", 32_000, 128, 336.0)
     assert fresh.intra_list_distance == pytest.approx(0.75)
@@ -46,7 +45,7 @@ def test_arms_stand_side_by_side_best_first(store, put):
 
 def test_percentiles_of_all_minutes_are_not_means_of_minutes(store, put):
     put("freshness", "second kind upto count\n 0 event_to_slate 10 98\n 60 event_to_slate 5000 2")
-    [row] = report(store).freshness
+    [row] = read(store).freshness
     assert (row.p50, row.p95, row.p99, row.count) == (10, 10, 5000, 100)
 
 
@@ -56,7 +55,7 @@ def test_auc_of_all_minutes_pools_the_scores(store, put):
         "second task lag bin count positives loss\n 0 click fresh 8 2 1 1.4\n 60 click fresh 0 2 1 1.0",
     )
     put("ranking", "second lag lists reciprocal ndcg\n 0 fresh 1 1 1\n 60 fresh 1 0.5 0.6")
-    [row] = report(store).quality
+    [row] = read(store).quality
     assert (row.count, row.auc, row.log_loss) == (4, 0.5, pytest.approx(0.6))
     assert (row.mrr, row.ndcg) == (0.75, pytest.approx(0.8))
 
@@ -72,7 +71,7 @@ def test_report_agrees_with_the_view_on_quality(store, put):
         """,
     )
     [view] = store.query("SELECT * FROM {db}.quality")
-    [row] = report(store).quality
+    [row] = read(store).quality
     for name in ("auc", "log_loss", "normalised_entropy", "calibration"):
         assert getattr(row, name) == pytest.approx(view[name]), name
 
@@ -89,7 +88,7 @@ def test_versions_and_events_are_totals(store, put):
         """,
     )
     put("health", "second role counter reason count\n 0 rank dead late 2\n 1 rank dead late 3")
-    got = report(store)
+    got = read(store)
     assert (got.models.published, got.models.rejected, got.models.snapshots) == (2, 1, 1)
     assert got.models.mean_bytes == 200
     assert [(c.reason, c.count) for c in got.health] == [("late", 5)]
@@ -99,7 +98,7 @@ def test_versions_and_events_are_totals(store, put):
 def test_report_goes_to_json_and_back(store, put):
     put("experiment", buckets("fresh", 100))
     put("freshness", "second kind upto count\n 0 event_to_slate 10 1")
-    got = report(store)
+    got = read(store)
     assert msgspec.json.decode(msgspec.json.encode(got), type=Report) == got
 
 
@@ -120,4 +119,10 @@ def test_winner_is_named_only_when_the_interval_says_so(low, word):
 def test_latency_over_the_scale_is_said(store, put):
     put("freshness", "second kind upto count\n 0 event_to_slate inf 1")
     put("health", "second role counter count\n 0 rank consumed 1")
-    assert "over the scale" in text(report(store))
+    assert "over the scale" in text(read(store))
+
+
+def test_reason_is_shown_as_it_is():
+    assert "at $[0] [red]" in text(
+        Report(health=[Count(role="rank", counter="dead", reason="at $[0] [red]", count=1)])
+    )
