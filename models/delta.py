@@ -174,10 +174,10 @@ def take_delta(
 
 
 def _take_owners(owners: Owners, budget: int) -> tuple[Assigned, int]:
-    rows = owners.dirty.peek(budget // 16)
+    # 12 bytes of row and id; a string has up to 5 in front of it, None is 1
+    rows = owners.dirty.peek(budget // 13)
     names = [owners.names.get(r) if owners.ids[r] else None for r in rows.tolist()]
-    # 12 bytes of row and id; a string has up to 5 in front of it
-    cost = np.cumsum([17 + len((name or "").encode()) for name in names], dtype=np.int64)
+    cost = np.cumsum([13 if name is None else 17 + len(name.encode()) for name in names], dtype=np.int64)
     fits = int(np.searchsorted(cost, budget, side="right"))
     rows = rows[:fits]
     owners.dirty.done(rows)

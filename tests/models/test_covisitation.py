@@ -205,11 +205,11 @@ def test_history_adds_up_its_neighbours_by_recency():
     pairs = made()
     count(pairs, *acts)
     pairs.refresh()
-    history, age, now = [12, 15, 99, 12], [30.0, 600.0, 700.0, 900.0], T + 500_000
+    history, age, now = [12, 99, 15, 12], [30.0, 50.0, 600.0, 900.0], T + 500_000
     memory = gathered(pairs, history, age, now)
     gives: dict[int, list[float]] = defaultdict(list)
-    for back, (item, ago) in enumerate(zip(history[:2], age, strict=False)):  # 99 has no row, 12 came before
-        row = item - 10
+    for back in (0, 2):  # 99 has no row, but its place; 12 came before
+        row, ago = history[back] - 10, age[back]
         worth = BACK**back * 0.5 ** (ago / RECENT) * 0.5 ** ((now - pairs.near_at[row]) / 1000 / NEAR)
         for i, w in zip(pairs.near[row].tolist(), pairs.near_weight[row].tolist(), strict=True):
             if i:

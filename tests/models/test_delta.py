@@ -289,12 +289,23 @@ def test_small_group_is_not_starved_by_a_big_one():
 def test_values_of_a_row_do_not_travel_before_its_owner():
     model = Model()
     model.change(np.random.default_rng(3), 400)
-    delta = decode_delta(model.delta(10_000), SCHEMA)
+    model.names.update(dict.fromkeys(model.names, "x" * 1000))
+    delta = decode_delta(model.delta(12_000), SCHEMA)
+    assert 0 < len(delta.assigned.rows) < len(model.names)
     told = set(delta.assigned.rows.tolist())
-    assert 0 < len(told) < len(model.names)
-    for block in delta.blocks:
-        if "category" not in block.values:
-            assert set(block.rows.tolist()) <= told
+    for block in delta.blocks:  # what is left is too small for a name, not for values
+        assert "category" in block.values or set(block.rows.tolist()) <= told
+    assert delta.blocks
+
+
+@pytest.mark.parametrize("name", [None, "", "x" * 40])
+def test_many_rows_that_changed_hands_fill_the_budget_and_no_more(name):
+    model = Model(rows=20_000)
+    model.table.ids[:] = np.arange(2, 20_002)
+    model.names.update(dict.fromkeys(range(20_000), name) if name is not None else {})
+    model.owners.dirty.mark(np.arange(20_000))
+    assert 70_000 < len(model.delta(100_000)) <= 100_000
+    assert len(model.owners.dirty) > 10_000
 
 
 def test_dense_arrays_beyond_the_budget_are_refused():

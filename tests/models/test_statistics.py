@@ -100,10 +100,12 @@ def test_row_of_nobody_is_ignored():
     statistics = made()
     shown(statistics, [-1], [T])
     acted(statistics, [(-1, 0, 1, T)])
-    statistics.clear(np.array([-1]))
     assert not statistics.stats.any()
     assert not statistics.dirty.flags.any()
     np.testing.assert_array_equal(statistics.prior(), made().prior())
+    shown(statistics, [7], [T])  # the last row, which -1 must not mean
+    statistics.clear(np.array([-1]))
+    assert statistics.stats_at[7] == T
 
 
 def test_cleared_row_starts_from_nothing_and_is_to_be_published():
