@@ -42,6 +42,9 @@ MAX_BYTES = 850_000
 DENSE = 65_536
 """Groups found by counting, without sorting, as long as there are not many more than this."""
 
+BINS_PER_OCTAVE = 4
+"""Bins of a latency for each doubling."""
+
 Array = NDArray[Any]
 Scalar = str | int | float | np.generic
 Column = Sequence[Any] | Array | Scalar
@@ -286,3 +289,13 @@ def _messages(cubes: Mapping[str, Mapping[Key, Row]]) -> Iterator[dict[str, dict
             part.setdefault(cube, {})[key] = row
     if part:
         yield {c: _columns(c, r) for c, r in part.items()}
+
+
+def latency_bin(ms: Array) -> Array:
+    """Upper edge (ms) of the bin of each latency, as dimension ``upto``: powers of 2 ** (1/4), at least 1.
+
+    >>> latency_bin(np.array([0.2, 3.0, 4.0])).round(2).tolist()
+    [1.0, 3.36, 4.0]
+    """
+    edge: Array = 2.0 ** (np.ceil(BINS_PER_OCTAVE * np.log2(np.maximum(ms, 1.0))) / BINS_PER_OCTAVE)
+    return edge

@@ -20,6 +20,7 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from models.batch import Shape
 from stream.errors import SettingsError
 from stream.messages import TOPICS
 
@@ -104,7 +105,7 @@ class Features(_Section):
 
     history: Annotated[int, Meta(ge=4, le=256)] = 32
     lists: Annotated[int, Meta(ge=1, le=64)] = 8
-    users: Positive = 1_000_000
+    users: Annotated[int, Meta(ge=8192)] = 1_000_000
     items: Positive = 1_000_000
     session_gap_s: Seconds = 1800.0
     list_window_s: Seconds = 3600.0
@@ -147,6 +148,10 @@ class Train(_Section):
     publish_s: Seconds = 1.0
     snapshot_s: Seconds = 15.0
     frozen_after_s: Seconds = 60.0
+    half_life_short_s: Seconds = 3600.0
+    half_life_long_s: Seconds = 86_400.0
+    pair_half_life_s: Seconds = 3600.0
+    history_half_life_s: Seconds = 21_600.0
 
 
 class Monitor(_Section):
@@ -174,6 +179,25 @@ class Settings(_Section):
     train: Train = Train()
     monitor: Monitor = Monitor()
     arms: tuple[Arm, ...] = (Arm(name="fresh", share=1.0, model="fresh"),)
+
+
+def shape_of(settings: Settings) -> Shape:
+    """Sizes and half-lives that train, rank and their messages must agree on.
+
+    >>> shape_of(Settings(train=Train(width=16))).width
+    16
+    """
+    train = settings.train
+    return Shape(
+        rows=train.rows,
+        width=train.width,
+        hidden=train.hidden,
+        history=settings.features.history,
+        half_life_short=train.half_life_short_s,
+        half_life_long=train.half_life_long_s,
+        pair_half_life=train.pair_half_life_s,
+        history_half_life=train.history_half_life_s,
+    )
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:

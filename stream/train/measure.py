@@ -1,0 +1,90 @@
+"""What train counts: how good predictions were, how soon labels were learned, versions, health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from models import quality
+from models.batch import TASKS, Array, Lists
+from stream.counts import Column, Counts, latency_bin
+from stream.train.buffer import Buffer, Guess
+from stream.train.join import items_of, select
+
+SOURCE = "train"
+
+
+def count(counts: Counts, partition: int, second: int, counter: str, amount: int, reason: str = "") -> None:
+    """Count one of train's counters in ``health``; nothing for an amount of 0."""
+    if amount:
+        dims: dict[str, Column] = {"second": second, "role": SOURCE, "counter": counter, "reason": reason}
+        counts.add(partition, "health", dims, {"count": amount})
+
+
+def count_each(counts: Counts, counter: str, partition: Array, broker_ts: Array) -> None:
+    """Count one for each row, by its partition and the second of its broker time (ms)."""
+    for own in np.unique(partition).tolist():
+        dims = {
+            "second": broker_ts[partition == own] // 1000,
+            "role": SOURCE,
+            "counter": counter,
+            "reason": "",
+        }
+        counts.add(own, "health", dims, {"count": 1})
+
+
+def read_gauges(counts: Counts, partition: int, second: int, values: Mapping[str, float]) -> None:
+    """Note what stands at present, in ``gauges``."""
+    for gauge, value in values.items():
+        dims: dict[str, Column] = {"second": second, "role": SOURCE, "gauge": gauge}
+        counts.add(partition, "gauges", dims, {"value": float(value)})
+
+
+def count_learned(counts: Counts, partition: Array, broker_ts: Array, now: float) -> None:
+    """Count how long labels took from the broker (ms) to a published version (at `now`, s)."""
+    upto = latency_bin(now * 1000 - broker_ts)
+    for own in np.unique(partition).tolist():
+        mine = partition == own
+        dims = {"second": broker_ts[mine] // 1000, "kind": "event_to_learned", "upto": upto[mine]}
+        counts.add(own, "freshness", dims, {"count": 1})
+
+
+def count_quality(counts: Counts, buffer: Buffer, numbers: Array) -> None:
+    """Count how good the predictions of some lists were, made when they arrived, on the labels of now.
+
+    The second of ``quality`` and ``ranking`` is that of the list's broker time. Lag ``fresh`` is this
+    very model; ``frozen`` is counted for the lists that the frozen model predicted too.
+    """
+    lists = buffer.gather(numbers)
+    fresh, frozen = buffer.guesses(numbers)
+    partition, second = buffer.column("partition", numbers), buffer.column("broker_ts", numbers) // 1000
+    for own, at in sorted(set(zip(partition.tolist(), second.tolist(), strict=True))):
+        index = np.flatnonzero((partition == own) & (second == at))
+        part = select(lists, index)
+        item = items_of(lists.start, index)
+        for lag, guess in (("fresh", fresh), ("frozen", frozen)):
+            _count_guess(counts, own, at, lag, Guess(guess.score[item], guess.p[item]), part)
+
+
+def _count_guess(counts: Counts, partition: int, second: int, lag: str, guess: Guess, lists: Lists) -> None:
+    made = ~np.isnan(guess.score)
+    for t, task in enumerate(TASKS):
+        if not made.any():
+            return
+        h = quality.histogram(guess.p[made, t], lists.labels[made] >> t & 1)
+        dims: dict[str, Column] = {"second": second, "task": task, "lag": lag, "bin": h.bin}
+        sums = {"count": h.count, "positives": h.positives, "predicted": h.predicted, "loss": h.loss}
+        counts.add(partition, "quality", dims, sums)
+    judged = quality.ranks(lists.start, guess.score, lists.labels)
+    whole = made[lists.start[:-1]][judged.list]
+    counts.add(
+        partition,
+        "ranking",
+        {"second": second, "lag": lag},
+        {
+            "lists": whole.astype(np.int64),
+            "reciprocal": judged.reciprocal * whole,
+            "ndcg": judged.ndcg * whole,
+        },
+    )

@@ -1,0 +1,117 @@
+"""The train role, as the runner sees it: one unit of state for all partitions together."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.learner import Learner
+from stream.checkpoint import Checkpoint, Store
+from stream.errors import Fatal
+from stream.log import Output, Records
+from stream.messages import CUBES
+from stream.settings import Settings, shape_of
+from stream.train.session import Session
+from stream.train.versions import UNIT
+
+STATE = 1
+"""Version of what a checkpoint holds."""
+
+
+def new_learner(settings: Settings) -> Learner:
+    """A learner that knows nothing yet, as the settings want it."""
+    train = settings.train
+    return Learner(
+        shape_of(settings),
+        seed=train.seed,
+        device=train.device,
+        learning_rate=train.learning_rate,
+        graphs=Path(settings.checkpoints.path) / "graphs",
+    )
+
+
+class Train:
+    """Learns from `examples`, publishes to `model`, counts into `outcomes`.
+
+    It commits only what a checkpoint holds: what came after is read, predicted and learned again, by
+    the next epoch.
+
+    Parameters
+    ----------
+    settings
+        All of them.
+    store
+        For checkpoints, epochs and snapshots.
+    make
+        Makes the learner for `settings`.
+    """
+
+    name = "train"
+    input = "examples"
+    broadcasts: tuple[str, ...] = ()
+    commits_each_batch = False
+
+    def __init__(
+        self, settings: Settings, store: Store, make: Callable[[Settings], Learner] = new_learner
+    ) -> None:
+        self.settings, self.store, self._make = settings, store, make
+        self.schema = zlib.crc32(repr((STATE, shape_of(settings).schema, CUBES)).encode())
+        self.session: Session | None = None
+
+    def units(self, partitions: list[int]) -> dict[str, list[int]]:
+        """One unit, whatever the partitions."""
+        return {UNIT: partitions} if partitions else {}
+
+    def restore(self, unit: str, partitions: list[int], checkpoints: list[Checkpoint]) -> None:
+        """Begin a new epoch, from the checkpoint or from nothing.
+
+        Raises
+        ------
+        Retryable
+            When the store cannot be written.
+        """
+        state = checkpoints[-1].state if checkpoints else None
+        self.session = Session(self.settings, self.store, self._make(self.settings), partitions, state)
+
+    def drop(self, unit: str) -> None:
+        """Forget everything: another process has it now."""
+        self.session = None
+
+    def absorb(self, records: Records, now: float) -> list[Output]:
+        """Nothing is broadcast to train."""
+        return []
+
+    def process(self, records: Records, now: float, quiet: bool) -> list[Output]:
+        """Decode messages; returns dead letters. All else happens in `tick`, for all partitions together."""
+        return self._own().process(records, now)
+
+    def tick(self, now: float) -> list[Output]:
+        """Learn, publish, count: what is due."""
+        return self.session.tick(now) if self.session else []
+
+    def settled(self, now: float) -> None:
+        """What was returned is acknowledged."""
+        if self.session:
+            self.session.publisher.settled(now)
+
+    def state(self, unit: str, sequence: int) -> tuple[dict[str, Any], int, int]:
+        """Everything, whole each time; and the event time (ms) that the model has learned up to."""
+        session = self._own()
+        state = session.state()
+        return state, state["publisher"]["through"], -1
+
+    def checkpoint_due(self, unit: str, now: float) -> bool:
+        """Whether a snapshot has just been named: then the checkpoint holds the same version."""
+        return self.session is not None and self.session.publisher.checkpoint_due
+
+    def gap(self, partition: int, count: int) -> None:
+        """Count messages that expired before they were read."""
+        if self.session:
+            self.session.gap(partition, count)
+
+    def _own(self) -> Session:
+        if self.session is None:
+            raise Fatal("train has no partitions")
+        return self.session

@@ -1,0 +1,250 @@
+"""Everything that train holds while the partitions are its own, and what one turn of the loop does.
+
+::
+
+    process   messages are decoded; what cannot be is a dead letter
+    tick      1 arrive   lists are predicted with what is known before them, then kept; labels join them
+              2 learn    ready lists, and some of the past, in a bounded number of steps
+              3 publish  every second: the gate judges, then a delta goes out or the model goes back
+              4 count    every second: how good the predictions were, by the labels of now
+
+All that came in one turn is predicted together.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from models.batch import TASKS, Array, Lists
+from models.learner import Learner
+from stream.checkpoint import Store
+from stream.counts import Counts, split_blocks
+from stream.dead_letters import dead_letter
+from stream.errors import Poison
+from stream.log import Output, Records
+from stream.messages import encode_binary
+from stream.settings import Settings, shape_of
+from stream.train import measure
+from stream.train.buffer import AT_ONCE, Buffer, Guess
+from stream.train.join import Batch, Labels, Shown, decode, merge, select
+from stream.train.publish import Label, Publisher
+from stream.train.streamtime import StreamTime
+
+BLOCK = 512
+"""Messages in a block of counts: each second has hundreds of rows, so blocks must end soon."""
+
+STEPS = 8
+"""Training steps in one turn: about 100 ms, then the log is polled again."""
+
+TOGETHER = 512
+"""Lists predicted at once: bounds memory."""
+
+SHADOW = 20
+"""One in this many users is also predicted by the frozen model."""
+
+COUNT_S = 1.0
+
+
+class Session:
+    """One learner, its lists, versions and counts.
+
+    Parameters
+    ----------
+    settings, store
+        As for the role.
+    learner
+        New; it is brought to `state` here.
+    partitions
+        Of the examples.
+    state
+        What `state` returned earlier, or None to begin from nothing.
+
+    Raises
+    ------
+    Retryable
+        When the store cannot be written.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        learner: Learner,
+        partitions: list[int],
+        state: Mapping[str, Any] | None,
+    ) -> None:
+        self.settings, self.shape, self.learner = settings.train, shape_of(settings), learner
+        self.partitions = partitions
+        self.buffer = Buffer(self.shape, self.settings.buffer_lists)
+        self.counts = Counts(measure.SOURCE, BLOCK)
+        self.rng = np.random.default_rng(self.settings.seed)
+        self.time = StreamTime()
+        self._passed: dict[int, int] = {}
+        self._inbox: list[Batch] = []
+        self._unlearned: dict[int, list[Label]] = {}
+        self._label_ts = 0
+        self._next_publish = self._next_count = 0.0
+        if state is not None:
+            self._restore(state)
+        self.publisher = Publisher(
+            settings, store, learner, self.buffer, self.counts, self.time, self.rng, min(partitions),
+            state and state["publisher"],
+        )  # fmt: skip
+
+    def process(self, records: Records, now: float) -> list[Output]:
+        """Decode messages; they are taken in by the next `tick`."""
+        return [output for part in split_blocks(records, BLOCK) for output in self._decode(part, now)]
+
+    def tick(self, now: float) -> list[Output]:
+        """What is due after each batch, also an empty one."""
+        self._arrive(now)
+        self._learn(now)
+        outputs: list[Output] = []
+        if now >= self._next_publish:
+            self._next_publish = now + self.settings.publish_s
+            outputs += self.publisher.publish(now)
+        if now >= self._next_count:
+            self._next_count = now + COUNT_S
+            outputs += self._count()
+        return outputs
+
+    def gap(self, partition: int, count: int) -> None:
+        """Count messages that expired before they were read."""
+        measure.count(self.counts, partition, self.time.ms // 1000, "lost", count)
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a checkpoint; the model in it has passed the gate."""
+        self.publisher.judge()
+        labels = [(n, p, ts) for n, each in self._unlearned.items() for p, ts in each]
+        return {
+            "publisher": self.publisher.state(),
+            "learner": self.learner.state(),
+            "buffer": self.buffer.state(),
+            "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
+            "passed": self._passed,
+            "time": self.time.ms,
+            "labels": np.array(labels, np.int64).reshape(-1, 3),
+            "rng": json.dumps(self.rng.bit_generator.state),  # its integers are too long for MessagePack
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.learner.restore(state["learner"])
+        self.buffer.restore(state["buffer"])
+        for p, counts in state["counts"].items():
+            self.counts.restore(p, counts)
+        self._passed = dict(state["passed"])
+        self.time = StreamTime(state["time"])
+        for n, p, ts in state["labels"].tolist():
+            self._unlearned.setdefault(n, []).append((p, ts))
+        self.rng.bit_generator.state = json.loads(state["rng"])
+
+    def _decode(self, records: Records, now: float) -> list[Output]:
+        """Messages of one block of offsets into the inbox; returns dead letters."""
+        p, second = records.partition, records.timestamps[0] // 1000
+        self.counts.advance(p, records.offsets[-1])
+        amounts = {"consumed": len(records.offsets), "lists": 0, "labels": 0, "acts": 0}
+        letters = []
+        for i, value in enumerate(records.values):
+            try:
+                batch, self._passed[p] = decode(value, self.shape, p, self._passed.get(p, -1))
+            except Poison as error:
+                letters.append(dead_letter(records, i, str(error), measure.SOURCE, now))
+                measure.count(self.counts, p, second, "dead", 1, re.sub(r"\d+", "#", str(error)[:120]))
+                continue
+            self._inbox.append(batch)
+            amounts["lists"] += len(batch.shown)
+            amounts["labels"] += len(batch.labels.offset)
+            amounts["acts"] += len(batch.acts.item)
+        for counter, amount in amounts.items():
+            measure.count(self.counts, p, second, counter, amount)
+        return letters
+
+    def _arrive(self, now: float) -> None:
+        if not self._inbox:
+            self.time.idle(now)
+            return
+        shown, labels, acts, names = merge(self._inbox)
+        self._inbox, self.publisher.changed = [], True
+        self.time.saw(int(max(shown.broker_ts.max(initial=0), labels.broker_ts.max(initial=0))))
+        newest = int(max(shown.ts.max(initial=0), acts.ts.max(initial=0)))
+        self.learner.see(np.concatenate([shown.lists.item, acts.item]), names, newest)
+        if len(shown):
+            self.buffer.append(shown, self._predict(shown.lists), self._shadow(shown), self.time.ms)
+            self.learner.observe(shown.lists.features)
+            ts = np.repeat(shown.ts, np.diff(shown.lists.start))
+            self.learner.count_lists(shown.lists.item, shown.lists.category, ts)
+        if len(labels.offset):
+            self._join(labels)
+        if len(acts.item):
+            self.learner.count_acts(*acts)
+
+    def _predict(self, lists: Lists) -> Guess:
+        """What the model says before it has learned anything of these lists."""
+        parts = [np.arange(a, min(a + TOGETHER, len(lists))) for a in range(0, len(lists), TOGETHER)]
+        guesses = [self.learner.predict(select(lists, part)) for part in parts]
+        return Guess(np.concatenate([g.score for g in guesses]), np.concatenate([g.p for g in guesses]))
+
+    def _shadow(self, shown: Shown) -> Guess:
+        """What the frozen model says, for a sample of the users."""
+        n = len(shown.lists.item)
+        guess = Guess(np.full(n, np.nan, np.float32), np.full((n, len(TASKS)), np.nan, np.float32))
+        frozen, sampled = self.publisher.versions.shadow, shown.user % np.uint64(SHADOW) == 0
+        if frozen is not None and sampled.any():
+            mine = np.repeat(sampled, np.diff(shown.lists.start))
+            lists = select(shown.lists, np.flatnonzero(sampled))
+            guess.score[mine], guess.p[mine] = self.learner.predict_with(frozen, lists)
+        return guess
+
+    def _join(self, labels: Labels) -> None:
+        number, new = self.buffer.label(labels)
+        for counter, rows in (("unjoined", number < 0), ("repeated", (number >= 0) & ~new)):
+            measure.count_each(self.counts, counter, labels.partition[rows], labels.broker_ts[rows])
+        columns = number[new], labels.partition[new], labels.broker_ts[new]
+        for n, p, ts in zip(*(column.tolist() for column in columns), strict=True):
+            self._unlearned.setdefault(n, []).append((p, ts))
+        self._label_ts = max(self._label_ts, int(labels.ts[new].max(initial=0)))
+
+    def _learn(self, now: float) -> None:
+        """Full batches at once; what is left over when the next version is due."""
+        self.buffer.wait(self.time.ms - int(self.settings.click_wait_s * 1000))
+        enough = 1 if now >= self._next_publish else self.settings.lists_per_batch
+        for _ in range(STEPS):
+            if self.buffer.waiting < enough:
+                break
+            self._step(self.buffer.take(self.settings.lists_per_batch))
+
+    def _step(self, numbers: Array) -> None:
+        past = self.buffer.replay(self.settings.replay * len(numbers), self.rng, but=numbers)
+        loss = self.learner.learn(self.buffer.gather(np.concatenate([numbers, past])))
+        labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
+        if np.isfinite(loss):
+            through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
+            self.publisher.learned(numbers, through, labels)
+        elif len(numbers):
+            self.publisher.set_aside(numbers, {"reason": "loss not finite"})
+
+    def _count(self) -> list[Output]:
+        """Judge the lists whose time has come, and publish what was counted."""
+        due = self.time.ms - int(self.settings.evaluate_after_s * 1000)
+        while len(numbers := self.buffer.judge(due)):
+            measure.count_quality(self.counts, self.buffer, numbers)
+            if len(numbers) < AT_ONCE:
+                break
+        self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
+        gauges = {
+            "buffer": len(self.buffer),
+            "waiting": self.buffer.waiting,
+            "missed": self.buffer.missed,
+            "rows": len(self.learner.table),
+        }
+        measure.read_gauges(self.counts, min(self.partitions), self.time.ms // 1000, gauges)
+        return [
+            Output("outcomes", f"{measure.SOURCE}/{p}".encode(), encode_binary(outcomes))
+            for p in self.counts.partitions()
+            for outcomes in self.counts.take(p)
+        ]

@@ -1,0 +1,173 @@
+"""Versions of the model: judged, published as small deltas, named whole now and then.
+
+A version is (epoch, n). Every start of train begins an epoch with a snapshot, n = 0; each delta adds
+one to n. Deltas carry whole values, so a snapshot taken right after delta n serves whoever has n.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from models import gate
+from models.batch import Lists
+from models.gate import Verdict
+from models.learner import Learner
+from models.quality import list_losses
+from models.served import Served
+from stream.checkpoint import Store
+from stream.errors import Fatal, Retryable
+from stream.log import Output
+from stream.messages import ModelUpdate, encode_binary
+from stream.train.buffer import Buffer
+
+BUDGET = 880_000
+"""Bytes of a delta: with its envelope it stays below the 1 MB that brokers take by default."""
+
+SNAPSHOTS = 3
+"""Fresh snapshots kept: a rank that has just read the name of one still has time to load it."""
+
+SAMPLE = 64
+"""Lists of each kind that the gate looks at: the newest judged ones, and trusted older ones."""
+
+TOLERANCE = 0.02
+"""Share by which a loss may rise within one version: a world that drifts moves it by less, steadily."""
+
+UNIT = "train"
+logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """Compares the model with the last good one, on lists that were judged before it learned more.
+
+    Newest and older lists are compared apart: what poisons the newest labels makes the model fit them.
+    """
+
+    def __init__(self, learner: Learner, buffer: Buffer, rng: np.random.Generator) -> None:
+        self._learner, self._buffer, self._rng = learner, buffer, rng
+        self.keep()
+
+    def keep(self) -> None:
+        """The model as it is now is good; the learner keeps it too."""
+        self._learner.keep()
+        newest = self._buffer.newest(SAMPLE)
+        self._border = len(newest)
+        self._lists: Lists = self._buffer.gather(
+            np.concatenate([newest, self._buffer.trusted(SAMPLE, self._rng)])
+        )
+        self._before = self._losses()
+
+    def judge(self) -> Verdict:
+        """Whether the model may be published; the first objection if there is one."""
+        after = self._losses()
+        parts = slice(0, self._border), slice(self._border, None)
+        verdicts = [_tolerant(gate.judge(self._before[part], after[part])) for part in parts]
+        return next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
+
+    def _losses(self) -> Any:
+        if not len(self._lists):
+            return np.zeros(0)
+        return list_losses(self._lists.start, self._learner.predict(self._lists).p, self._lists.labels)
+
+
+def _tolerant(verdict: Verdict) -> Verdict:
+    within = np.isfinite(verdict.after) and verdict.after <= verdict.before * (1 + TOLERANCE)
+    return verdict._replace(accepted=True) if verdict.reason == "worse" and within else verdict
+
+
+class Versions:
+    """Publishes one learner's versions, under an epoch that nobody else has.
+
+    Parameters
+    ----------
+    learner
+        Its model is what is published.
+    store
+        Where epochs are claimed and snapshots are put.
+    frozen
+        The frozen slot's snapshot, if there is one already.
+
+    Attributes
+    ----------
+    epoch, n
+        The newest version.
+    size
+        Bytes of what was made last: a delta, or a snapshot.
+    frozen : ModelUpdate or None
+    shadow : Served or None
+        The frozen model, to predict with.
+
+    Raises
+    ------
+    Retryable
+        When the store cannot be written.
+    """
+
+    def __init__(self, learner: Learner, store: Store, frozen: ModelUpdate | None) -> None:
+        self._learner, self._store = learner, store
+        self.epoch, self.n, self.size = store.claim(UNIT), 0, 0
+        self.shadow = self._load(frozen)
+        self.frozen = frozen if self.shadow is not None else None
+
+    def delta(self, through: int) -> Output:
+        """The next version, with what changed since the last; `through` is the event time learned up to, ms.
+
+        Raises
+        ------
+        Fatal
+            When another process has begun a later epoch: this one must do no harm.
+        """
+        newest = self._store.newest_epoch(UNIT)
+        if newest != self.epoch:
+            raise Fatal(f"another train took over: its epoch {newest} is newer than ours, {self.epoch}")
+        payload = self._learner.delta(BUDGET)
+        self.n, self.size = self.n + 1, len(payload)
+        return message(self._update("fresh", through, payload=payload))
+
+    def snapshot(self, through: int) -> Output:
+        """Name the whole model at the newest version; older files are removed."""
+        update = self._put("fresh", through, self._learner.snapshot())
+        self._store.prune("fresh-", SNAPSHOTS)
+        return message(update)
+
+    def freeze(self, through: int) -> Output:
+        """Keep the model as it is for the frozen slot; its file stays for good."""
+        self.frozen = self._put("frozen", through, self._learner.frozen())
+        self.shadow = self._load(self.frozen)
+        return message(self.frozen)
+
+    def _load(self, frozen: ModelUpdate | None) -> Served | None:
+        """The frozen model; None when its file is lost, for then the frozen arm starts anew."""
+        if frozen is None or frozen.uri is None:
+            return None
+        try:
+            return Served.load(self._store.get(frozen.uri, frozen.checksum), self._learner.shape)
+        except Retryable as error:
+            logger.error("the frozen model is lost, another will be frozen: %s", error)
+            return None
+
+    def _put(self, slot: str, through: int, data: bytes) -> ModelUpdate:
+        self.size = len(data)
+        name = f"{slot}-{self.epoch:08d}-{self.n:08d}.model"
+        return self._update(slot, through, uri=name, checksum=self._store.put(name, data))
+
+    def _update(self, slot: str, through: int, **rest: Any) -> ModelUpdate:
+        return ModelUpdate(slot=slot, epoch=self.epoch, n=self.n, trained_through=through, **rest)
+
+
+def message(update: ModelUpdate) -> Output:
+    """One record of topic `model`."""
+    return Output("model", None, encode_binary(update), partition=0)
+
+
+def to_state(update: ModelUpdate | None) -> Any:
+    """Plain data for a checkpoint."""
+    return None if update is None else msgspec.to_builtins(update)
+
+
+def from_state(state: Any) -> ModelUpdate | None:
+    """Read what `to_state` wrote."""
+    return None if state is None else msgspec.convert(state, ModelUpdate)
