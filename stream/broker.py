@@ -83,6 +83,16 @@ class KafkaLog:
         """Publish to any topic."""
         return KafkaSink(self._kafka)
 
+    def identity(self, topic: str) -> str:
+        """Name of the log of `topic`: cluster, topic, partition count.
+
+        Another cluster's log has other records at the same offsets.
+        """
+        full = self._kafka.topic(topic)
+        with _translated(f"looking up topic {full}"):
+            metadata = self._admin.list_topics(full, timeout=REQUEST_S)
+        return f"{metadata.cluster_id}/{full}/{len(metadata.topics[full].partitions)}"
+
     def ends(self, topic: str) -> Positions:
         """High watermark of each partition."""
         reader, full = self._reader("reader"), self._kafka.topic(topic)

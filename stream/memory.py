@@ -106,6 +106,10 @@ class MemoryLog:
         """Publish to any topic; what is not flushed is lost with the sink."""
         return MemorySink(self)
 
+    def identity(self, topic: str) -> str:
+        """Name of the log of `topic`: topic and partition count, there being one cluster only."""
+        return f"memory/{topic}/{len(self._partitions(topic))}"
+
     def ends(self, topic: str) -> Positions:
         """Offset of the next record of each partition."""
         return {p: columns.end for p, columns in enumerate(self._partitions(topic))}
