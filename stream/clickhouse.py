@@ -6,6 +6,7 @@ inserting it again changes nothing (`ReplacingMergeTree`); the views in `schema.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -132,6 +133,9 @@ class Store:
                 f"[clickhouse] database = {settings.database!r}: letters, digits and underscores"
             )
         self.settings = settings
+        # what they log is raised as well
+        for name in ("clickhouse_connect", "urllib3.connectionpool"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address: dict[str, Any] = {
             "host": url.hostname,
             "port": url.port or {"http": 8123, "https": 8443}[url.scheme],
@@ -237,7 +241,7 @@ def _translated(url: str) -> Iterator[None]:
     try:
         yield
     except exceptions.ClickHouseError as error:
-        message = f"ClickHouse at {url}: {error}"
+        message = f"ClickHouse at {url}: {_reason(error)}"
         name = getattr(error, "name", None)
         if isinstance(error, exceptions.DataError) or name in POISON:
             raise Poison(message) from error
@@ -245,3 +249,11 @@ def _translated(url: str) -> Iterator[None]:
             isinstance(error, exceptions.OperationalError) or any(s in str(error) for s in OVERLOADED)
         )
         raise (Retryable if away or name in RETRYABLE else Fatal)(message) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the server said, or what happened on the wire beneath the client's layers."""
+    if isinstance(error, exceptions.OperationalError):
+        while error.__cause__ is not None:
+            error = error.__cause__
+    return str(error)

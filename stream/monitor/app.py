@@ -74,7 +74,7 @@ def run(settings: Settings, ready: Callable[[], None]) -> None:
     Fatal
         When ClickHouse refuses us.
     """
-    for noisy in ("faust", "mode", "aiokafka", "clickhouse_connect"):
+    for noisy in ("faust", "mode", "aiokafka"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     asyncio.run(_serve(settings, ready))
 
