@@ -32,7 +32,7 @@ class _Window:
 
     ADWIN's bound takes values to fill 0..1: a rate of a few percent would have to double before it is
     believed. The first readings tell the unit, two standard deviations: for 300 impressions a second a
-    CTR that falls from 8% to 6% is told in 50 s (in 270 s with ten), a steady one not once in 60 hours.
+    CTR that falls from 8% to 6% is told in 50 s (in 270 s with ten), a steady one not once in 30 hours.
     """
 
     def __init__(self, delta: float) -> None:
