@@ -95,7 +95,12 @@ def meaning(name: str, text: str, retriable: bool) -> LiverankError:
 
 def client(kafka: settings.Kafka) -> dict[str, Any]:
     """Options of every client; the user's own win."""
-    return {"bootstrap.servers": kafka.bootstrap, "log.connection.close": False, **kafka.options}
+    return {
+        "bootstrap.servers": kafka.bootstrap,
+        "log.connection.close": False,
+        "logger": logging.getLogger(__name__),
+        **kafka.options,
+    }
 
 
 def consumer(kafka: settings.Kafka, group: str) -> dict[str, Any]:
@@ -116,7 +121,6 @@ def consumer(kafka: settings.Kafka, group: str) -> dict[str, Any]:
         "fetch.queue.backoff.ms": 5,
         # how long an empty fetch waits at the broker; the embedded one makes every event wait for it
         "fetch.wait.max.ms": 5,
-        "logger": logging.getLogger(__name__),
     }
     if kafka.options.get("group.protocol") != "consumer":
         options["session.timeout.ms"] = kafka.session_timeout_ms
