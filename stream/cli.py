@@ -8,15 +8,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from stream.errors import LiverankError, SettingsError
 from stream.settings import Settings, load
+
+if TYPE_CHECKING:
+    from stream.check import Finding
+    from stream.report import Report
 
 app = typer.Typer(
     help="Recommendations that learn while the visitor is still on the page.",
@@ -86,13 +92,88 @@ def run(
     else:
         from stream.embedded.stack import supervise_roles
 
-        supervise_roles(settings, _stopper(), errors.print)
+        supervise_roles(settings, _stopper(), _tell)
 
 
 def _tell_ready() -> None:
     """Create the file by which a supervisor sees that this role takes events."""
     if path := os.environ.get("ROLE_READY_FILE"):
         Path(path).touch()
+
+
+@app.command()
+def up(
+    settings: SettingsPath = None,
+    directory: Annotated[Path, typer.Option(help="Where data, checkpoints and logs go.")] = Path(".liverank"),
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Write the addresses there, as JSON, once everything answers.")
+    ] = None,
+) -> None:
+    """Start everything on this machine: a broker, ClickHouse, and the three roles. Ctrl-C ends it.
+
+    Example: liverank up --ready-file ready.json
+    """
+    from stream.embedded.stack import Stack
+
+    stop = _stopper()
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
+    with (
+        _until_stopped(),
+        Stack(_settings(settings), directory, _tell, stop) as stack,
+    ):
+        addresses = stack.addresses
+        console.print(f"Kafka       {addresses['kafka']}", highlight=False)
+        console.print(f"ClickHouse  {addresses['clickhouse']}", highlight=False)
+        console.print(f"topics      {', '.join(addresses['topics'].values())}", highlight=False)
+        if ready_file is not None:
+            partial = ready_file.with_name(ready_file.name + ".partial")
+            partial.write_text(json.dumps(addresses))
+            partial.replace(ready_file)
+        stack.run()
+
+
+@app.command()
+def demo(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long the shop is open.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of the simulated shop.")] = 0,
+    pages: Annotated[float, typer.Option(min=1, help="Pages of 10 items seen per second.")] = 150.0,
+    as_json: AsJson = False,
+) -> None:
+    """Everything on this machine, with a simulated shop and three arms; at the end the report.
+
+    Example: liverank demo --minutes 5
+    """
+    from stream.demo import play
+    from stream.report import render
+    from stream.shop import ShopSettings
+
+    shop = ShopSettings(seed=seed, pages_per_s=pages, visitors=max(int(20 * pages), 50))
+    with _until_stopped():
+        found = play(_settings(None), shop, 60 * minutes, errors, _tell, _stopper())
+        _print_report(found, as_json, render)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="The recording; may be gzipped.")],
+    format: Annotated[str, typer.Option(help="events, rees46, tmall or trivago.")] = "events",
+    speed: Annotated[str, typer.Option(help="Times the recorded speed, or max.")] = "max",
+    force: Annotated[bool, typer.Option(help="Even if it is older than what the stack has seen.")] = False,
+    settings: SettingsPath = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Of `liverank up`: replay into that stack.")] = None,
+) -> None:
+    """Publish a recorded stream, no faster than the roles learn and keep.
+
+    Example: liverank replay events.jsonl.gz --format events --ready-file ready.json
+    """
+    from stream.replay.command import play
+
+    times = None if speed == "max" else _positive(speed)
+    tree = _settings(settings)
+    if ready_file is not None:
+        tree = _of_stack(tree, ready_file)
+    play(tree, file, format, times, force, errors)
 
 
 @app.command()
@@ -104,12 +185,7 @@ def check(settings: SettingsPath = None, as_json: AsJson = False) -> None:
     from stream.check import check_all
 
     findings = check_all(_settings(settings))
-    if as_json:
-        console.print_json(json.dumps([f._asdict() for f in findings]))
-    else:
-        for finding in findings:
-            mark = "[green]ok[/]  " if finding.ok else "[red]bad[/] "
-            console.print(f"{mark} {finding.what}: {finding.message}", highlight=False, soft_wrap=True)
+    _print_findings(findings, as_json)
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 
@@ -130,18 +206,17 @@ def topics(
     if create:
         create_topics(tree)
     findings = check_topics(tree)
-    if as_json:
-        console.print_json(json.dumps([f._asdict() for f in findings]))
-    else:
-        for finding in findings:
-            mark = "[green]ok[/]  " if finding.ok else "[red]bad[/] "
-            console.print(f"{mark} {finding.what}: {finding.message}", highlight=False, soft_wrap=True)
+    _print_findings(findings, as_json)
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 
 
 @app.command()
-def report(settings: SettingsPath = None, as_json: AsJson = False) -> None:
+def report(
+    settings: SettingsPath = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Of `liverank up`: report on that stack.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Print how it is going, from ClickHouse: the arms side by side, freshness, quality, health.
 
     Example: liverank report --json
@@ -149,13 +224,63 @@ def report(settings: SettingsPath = None, as_json: AsJson = False) -> None:
     from stream.clickhouse import Store
     from stream.report import read, render
 
-    found = read(Store(_settings(settings).clickhouse))
-    if as_json:
-        import msgspec
+    tree = _settings(settings)
+    if ready_file is not None:
+        tree = _of_stack(tree, ready_file)
+    _print_report(read(Store(tree.clickhouse)), as_json, render)
 
-        console.print_json(msgspec.json.encode(found).decode())
+
+def _print_report(found: Report, as_json: bool, render: Callable[[Report], RenderableType]) -> None:
+    if as_json:
+        print(msgspec.json.encode(found).decode())
     else:
         console.print(render(found))
+
+
+def _print_findings(findings: list[Finding], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in findings]))
+        return
+    for finding in findings:
+        mark = "[green]ok[/]  " if finding.ok else "[red]bad[/] "
+        console.print(f"{mark} {finding.what}: {finding.message}", highlight=False, soft_wrap=True)
+
+
+def _of_stack(tree: Settings, ready_file: Path) -> Settings:
+    """Take the addresses from the file that `liverank up` wrote."""
+    try:
+        addresses = json.loads(ready_file.read_text())
+        replace = msgspec.structs.replace
+        return replace(
+            tree,
+            kafka=replace(tree.kafka, bootstrap=addresses["kafka"]),
+            clickhouse=replace(tree.clickhouse, url=addresses["clickhouse"]),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise SettingsError(f"{ready_file}: not a ready file of `liverank up`: {error}") from None
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise typer.BadParameter(f"--speed {text}: a number above 0, or max")
+    return value
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """Being asked to end while things start is no error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("ended before everything was ready")
+
+
+def _tell(line: str) -> None:
+    errors.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":
