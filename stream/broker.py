@@ -16,7 +16,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from stream import settings
@@ -26,6 +26,9 @@ from stream.log import Committed, Gap, Output, Positions, Records, Source
 
 REQUEST_S = 10.0
 """How long a synchronous request may take before it is `Retryable`."""
+
+READER = "reader"
+"""Group of the consumer that asks about topics; it never joins."""
 
 COMPACTED = ("items", "recommendations")
 """Topics of which the newest record per key is what counts."""
@@ -88,14 +91,13 @@ class KafkaLog:
 
         Another cluster's log has other records at the same offsets.
         """
+        metadata = self._describe(topic)
         full = self._kafka.topic(topic)
-        with _translated(f"looking up topic {full}"):
-            metadata = self._admin.list_topics(full, timeout=REQUEST_S)
         return f"{metadata.cluster_id}/{full}/{len(metadata.topics[full].partitions)}"
 
     def ends(self, topic: str) -> Positions:
         """High watermark of each partition."""
-        reader, full = self._reader("reader"), self._kafka.topic(topic)
+        reader, full = self._reader(READER), self._kafka.topic(topic)
         with _translated(f"reading the ends of {full}"):
             return {
                 p: reader.get_watermark_offsets(TopicPartition(full, p), timeout=REQUEST_S)[1]
@@ -154,12 +156,17 @@ class KafkaLog:
         return NewTopic(self._kafka.topic(name), partitions, self._kafka.replication, config=config)
 
     def _partitions(self, topic: str) -> list[int]:
+        return sorted(self._describe(topic).topics[self._kafka.topic(topic)].partitions)
+
+    def _describe(self, topic: str) -> ClusterMetadata:
         full = self._kafka.topic(topic)
-        with _translated(f"looking up topic {full}"):
-            metadata = self._admin.list_topics(full, timeout=REQUEST_S).topics[full]
-        if metadata.error is not None:
-            raise translate(metadata.error, f"looking up topic {full}")
-        return sorted(metadata.partitions)
+        doing = f"looking up topic {full}"
+        with _translated(doing):
+            # a consumer asks without creating the topic, which a producer's or an admin's question may do
+            metadata: ClusterMetadata = self._reader(READER).list_topics(full, timeout=REQUEST_S)
+        if (error := metadata.topics[full].error) is not None:
+            raise translate(error, doing)
+        return metadata
 
     def _reader(self, group: str) -> Consumer:
         """A consumer that never subscribes, so that it is no member of the group that it asks about."""
