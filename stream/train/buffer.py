@@ -152,13 +152,13 @@ class Buffer:
         self._lists["trained"][numbers % self.capacity] = True
         return numbers
 
-    def replay(self, count: int, rng: np.random.Generator, but: Array) -> Array:
-        """Numbers of up to `count` lists trained before, drawn uniformly; none of `but`."""
-        return self._draw(count, rng, self.head, but)
+    def replay(self, count: int, rng: np.random.Generator) -> Array:
+        """Numbers of up to `count` lists trained before, drawn uniformly."""
+        return self._draw(count, rng, self.tail, self.head)
 
-    def trusted(self, count: int, rng: np.random.Generator) -> Array:
-        """Numbers of up to `count` trained and judged lists, drawn uniformly."""
-        return self._draw(count, rng, self._judged, np.zeros(0, np.int64))
+    def trusted(self, count: int, rng: np.random.Generator, since: int) -> Array:
+        """Numbers from `since` on of up to `count` trained and judged lists, drawn uniformly."""
+        return self._draw(count, rng, max(since, self.tail), self._judged)
 
     def judge(self, until: int) -> Array:
         """Numbers of lists that arrived at or before `until` (ms) and were not returned before."""
@@ -166,9 +166,9 @@ class Buffer:
         self._judged += len(numbers)
         return numbers
 
-    def newest(self, count: int) -> Array:
-        """Numbers of the `count` lists judged last."""
-        return np.arange(max(self.tail, self._judged - count), self._judged)
+    def newest(self, count: int, since: int) -> Array:
+        """Numbers from `since` on of the `count` lists judged last."""
+        return np.arange(max(since, self.tail, self._judged - count), self._judged)
 
     def set_aside(self, numbers: Array) -> None:
         """Never learn from these again."""
@@ -254,13 +254,12 @@ class Buffer:
         times = self._lists["arrived"][numbers % self.capacity]
         return numbers[: int(np.searchsorted(times, until, "right"))]
 
-    def _draw(self, count: int, rng: np.random.Generator, below: int, but: Array) -> Array:
-        if below <= self.tail or count == 0:
+    def _draw(self, count: int, rng: np.random.Generator, first: int, end: int) -> Array:
+        if end <= first:
             return np.zeros(0, np.int64)
-        drawn = rng.integers(self.tail, below, 2 * count)  # some are not trained yet
+        drawn = rng.integers(first, end, 2 * count)  # some are not trained yet
         slot = drawn % self.capacity
-        usable = self._lists["trained"][slot] & ~self._lists["aside"][slot] & ~np.isin(drawn, but)
-        numbers: Array = drawn[usable][:count]
+        numbers: Array = drawn[self._lists["trained"][slot] & ~self._lists["aside"][slot]][:count]
         return numbers
 
     def _newest(self, now: int) -> int:

@@ -98,7 +98,7 @@ class Publisher:
             verdict = self.judge()
             # also after a rejection: what was counted is news, the weights are the last good ones
             outputs.append(self.versions.delta(self._through))
-            self._count("published", lists if verdict.accepted else 0, verdict)
+            self._count("published", lists if verdict.accepted else 0, verdict, self.versions.rows)
             self._published, self._labels = self._published + self._labels, []
             self._published_at, self.changed = now, False
             self._began = self._began or self._time.ms
@@ -175,7 +175,7 @@ class Publisher:
         self.checkpoint_due = True
         return [output]
 
-    def _count(self, decision: str, lists: int, verdict: Verdict | None) -> None:
+    def _count(self, decision: str, lists: int, verdict: Verdict | None, rows: int = 0) -> None:
         n = self.versions.n + (decision == "rejected")
         dims: dict[str, Column] = {
             "second": self._time.ms // 1000,
@@ -183,7 +183,7 @@ class Publisher:
             "n": n,
             "decision": decision,
         }
-        sums: dict[str, float] = {"lists": lists}
+        sums: dict[str, float] = {"lists": lists, "rows": rows}
         if decision != "rejected":
             sums["bytes"] = self.versions.size
         if verdict is not None:

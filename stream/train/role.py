@@ -59,6 +59,12 @@ class Train:
         self.settings, self.store, self._make = settings, store, make
         self.schema = zlib.crc32(repr((STATE, shape_of(settings).schema, CUBES)).encode())
         self.session: Session | None = None
+        self._prepared: Learner | None = None
+
+    def prepare(self) -> None:
+        """Make a learner and its scoring graph: seconds, which must not pass while others wait for us."""
+        self._prepared = self._make(self.settings)
+        self._prepared.graph()
 
     def units(self, partitions: list[int]) -> dict[str, list[int]]:
         """One unit, whatever the partitions."""
@@ -73,7 +79,8 @@ class Train:
             When the store cannot be written.
         """
         state = checkpoints[-1].state if checkpoints else None
-        self.session = Session(self.settings, self.store, self._make(self.settings), partitions, state)
+        learner, self._prepared = self._prepared or self._make(self.settings), None
+        self.session = Session(self.settings, self.store, learner, partitions, state)
 
     def drop(self, unit: str) -> None:
         """Forget everything: another process has it now."""

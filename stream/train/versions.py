@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from models import gate
-from models.batch import Lists
+from models.batch import Array, Lists
 from models.gate import Verdict
 from models.learner import Learner
 from models.quality import list_losses
@@ -33,8 +33,11 @@ SNAPSHOTS = 3
 SAMPLE = 64
 """Lists of each kind that the gate looks at: the newest judged ones, and trusted older ones."""
 
-TOLERANCE = 0.02
+TOLERANCE = 0.05
 """Share by which a loss may rise within one version: a world that drifts moves it by less, steadily."""
+
+PATIENCE = 5
+"""Versions turned away in a row, after which the world is taken to have changed, not the data to be bad."""
 
 UNIT = "train"
 logger = logging.getLogger(__name__)
@@ -44,20 +47,22 @@ class Gate:
     """Compares the model with the last good one, on lists that were judged before it learned more.
 
     Newest and older lists are compared apart: what poisons the newest labels makes the model fit them.
+    A gate that never gave way would freeze the model when the world changes at once: what is new looks
+    bad on everything old. After `PATIENCE` objections it does, and lists from before no longer speak.
     """
 
     def __init__(self, learner: Learner, buffer: Buffer, rng: np.random.Generator) -> None:
         self._learner, self._buffer, self._rng = learner, buffer, rng
+        self._since = self._objections = 0
         self.keep()
 
     def keep(self) -> None:
         """The model as it is now is good; the learner keeps it too."""
         self._learner.keep()
-        newest = self._buffer.newest(SAMPLE)
+        newest = self._buffer.newest(SAMPLE, self._since)
+        older = self._buffer.trusted(SAMPLE, self._rng, self._since)
         self._border = len(newest)
-        self._lists: Lists = self._buffer.gather(
-            np.concatenate([newest, self._buffer.trusted(SAMPLE, self._rng)])
-        )
+        self._lists: Lists = self._buffer.gather(np.concatenate([newest, older]))
         self._before = self._losses()
 
     def judge(self) -> Verdict:
@@ -65,9 +70,14 @@ class Gate:
         after = self._losses()
         parts = slice(0, self._border), slice(self._border, None)
         verdicts = [_tolerant(gate.judge(self._before[part], after[part])) for part in parts]
-        return next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
+        verdict = next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
+        self._objections = 0 if verdict.accepted else self._objections + 1
+        if self._objections > PATIENCE and np.isfinite(verdict.after):
+            self._objections, self._since = 0, self._buffer.head
+            verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
+        return verdict
 
-    def _losses(self) -> Any:
+    def _losses(self) -> Array:
         if not len(self._lists):
             return np.zeros(0)
         return list_losses(self._lists.start, self._learner.predict(self._lists).p, self._lists.labels)
@@ -96,6 +106,8 @@ class Versions:
         The newest version.
     size
         Bytes of what was made last: a delta, or a snapshot.
+    rows
+        Item rows in the last delta.
     frozen : ModelUpdate or None
     shadow : Served or None
         The frozen model, to predict with.
@@ -108,7 +120,7 @@ class Versions:
 
     def __init__(self, learner: Learner, store: Store, frozen: ModelUpdate | None) -> None:
         self._learner, self._store = learner, store
-        self.epoch, self.n, self.size = store.claim(UNIT), 0, 0
+        self.epoch, self.n, self.size, self.rows = store.claim(UNIT), 0, 0, 0
         self.shadow = self._load(frozen)
         self.frozen = frozen if self.shadow is not None else None
 
@@ -123,8 +135,10 @@ class Versions:
         newest = self._store.newest_epoch(UNIT)
         if newest != self.epoch:
             raise Fatal(f"another train took over: its epoch {newest} is newer than ours, {self.epoch}")
+        dirty = self._learner.trainer.items.dirty
+        before = len(dirty)
         payload = self._learner.delta(BUDGET)
-        self.n, self.size = self.n + 1, len(payload)
+        self.n, self.size, self.rows = self.n + 1, len(payload), before - len(dirty)
         return message(self._update("fresh", through, payload=payload))
 
     def snapshot(self, through: int) -> Output:
