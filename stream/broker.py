@@ -16,7 +16,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ClusterMetadata
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from stream import settings
@@ -158,12 +158,12 @@ class KafkaLog:
     def _partitions(self, topic: str) -> list[int]:
         return sorted(self._describe(topic).topics[self._kafka.topic(topic)].partitions)
 
-    def _describe(self, topic: str) -> ClusterMetadata:
+    def _describe(self, topic: str) -> Any:
         full = self._kafka.topic(topic)
         doing = f"looking up topic {full}"
         with _translated(doing):
             # a consumer asks without creating the topic, which a producer's or an admin's question may do
-            metadata: ClusterMetadata = self._reader(READER).list_topics(full, timeout=REQUEST_S)
+            metadata = self._reader(READER).list_topics(full, timeout=REQUEST_S)
         if (error := metadata.topics[full].error) is not None:
             raise translate(error, doing)
         return metadata
