@@ -187,13 +187,13 @@ class Supervisor:
                 start_new_session=True,
             )
         life.started = self._clock()
-        life.ready = None
 
     def _bury(self, life: _Life, process: subprocess.Popen[bytes]) -> None:
         """Say why a child died, and decide what follows."""
         now = self._clock()
         reason = f"{life.child.name} ended ({cause(process.returncode)}) after {now - life.started:.1f} s"
         self._kill(life)
+        life.ready = None
         words = self._last_words(life)
         if life.child.irreplaceable:
             raise Fatal(f"{reason}; {life.child.irreplaceable}{words}")

@@ -127,6 +127,14 @@ def test_a_signal_is_named(stage: Stage) -> None:
     assert "a ended (signal SIGKILL)" in stage.reports[0]
 
 
+def test_a_child_that_died_is_not_ready_any_more(stage: Stage) -> None:
+    stage.start("a", STAYS)
+    until(lambda: ready(stage, "a"))
+    os.kill(stage.supervisor.pids()["a"], signal.SIGKILL)
+    stage.die("a")
+    assert stage.supervisor.ready("a") is None
+
+
 def test_only_the_last_words_of_the_last_life_are_shown(stage: Stage) -> None:
     count = stage.directory / "count"
     stage.start(
