@@ -13,6 +13,9 @@ from models.delta import Dirty
 MEMORY = 200
 """Updates that a row's mean squared gradient looks back on: rows of popular items keep learning."""
 
+DOUBT = 10.0
+"""Squared gradient that every row starts with: the first few examples of an item move it only a little."""
+
 Leaves = dict[str, Tensor]
 
 
@@ -56,8 +59,10 @@ class Rows:
     >>> unique.tolist(), inverse.tolist()
     ([2, 0], [0, 1, 0])
     >>> rows.step(unique, {"bias": torch.tensor([1.0, 0.0])}, 0.5)
-    >>> rows.arrays()["bias"].tolist()
-    [0.0, 0.0, -0.5, 0.0]
+    >>> rows.arrays()["bias"].round(2).tolist()
+    [0.0, 0.0, -0.15000000596046448, 0.0]
+    >>> rows.dirty.flags.tolist()
+    [False, False, True, False]
     """
 
     def __init__(self, values: dict[str, Array], device: torch.device) -> None:
@@ -87,19 +92,30 @@ class Rows:
         return {name: v[index].requires_grad_() for name, v in self.values.items()}
 
     def step(self, unique: Array, gradients: Leaves, learning_rate: float) -> None:
-        """Row-wise Adagrad with fading memory on distinct rows.
+        """Row-wise Adagrad with fading memory, on distinct rows.
 
-        G <- G (1 - 1 / MEMORY) + mean of g^2,   row <- row - learning_rate g / sqrt(G)
+        G <- G (1 - 1 / MEMORY) + |g|^2,   row <- row - learning_rate g / sqrt(G + DOUBT)
 
         (Adagrad: Duchi et al., 2011. One G per row keeps the optimiser small.)
+
+        Parameters
+        ----------
+        unique : int64 [n]
+        gradients
+            [n, ...], of the leaves of these rows, in loss per list, not per batch: `DOUBT` is on that scale.
+        learning_rate
+            Step of a row that was seen often.
         """
+        moved = torch.stack([g.reshape(len(g), -1).any(1) for g in gradients.values()]).any(0)
+        unique = unique[moved.cpu().numpy()]
         self.save(unique)
         index = torch.from_numpy(unique).to(self.device)
-        for name, gradient in gradients.items():
-            mean = gradient.square() if gradient.ndim == 1 else gradient.square().mean(1)
-            square = self.squares[name][index].mul_(1 - 1 / MEMORY).add_(mean)
+        for name, given in gradients.items():
+            gradient = given[moved]
+            squared = gradient.square() if gradient.ndim == 1 else gradient.square().sum(1)
+            square = self.squares[name][index].mul_(1 - 1 / MEMORY).add_(squared)
             self.squares[name].index_copy_(0, index, square)
-            scale = (square + 1e-12).rsqrt_().mul_(-learning_rate)
+            scale = (square + DOUBT).rsqrt_().mul_(-learning_rate)
             step = gradient * (scale if gradient.ndim == 1 else scale.unsqueeze(1))
             self.values[name].index_add_(0, index, step)
         self.dirty.mark(unique)

@@ -42,6 +42,13 @@ COUNTED = ("edges", "place_share")
 SHRINK = 0.1
 """Added to the weights' sum of a history, so that a faded history is a small vector, not a loud one."""
 
+WIDE, WIDE_CLICK, HEAD = 0.1, 0.03, 0.3
+"""Scales of sums over many inputs that fill together: Adam moves every weight alike, so that without them
+each step would shift the level of all scores."""
+
+PLACE = 5.0
+"""Scale of the effect of a place, for the opposite reason: a place has one weight, and may matter a lot."""
+
 Weights = Mapping[str, Tensor]
 
 
@@ -154,16 +161,20 @@ def forward(
     hidden = torch.addmm(hidden, w["deep1_item"], torch.cat([both, item], 1).t())
     hidden = relu(hidden + (user @ w["deep1_user"].t())[of].t())
     hidden = relu(torch.addmm(w["deep2_bias"].unsqueeze(1), w["deep2"], hidden))
-    wide, wide_click = torch.addmm(w["wide_bias"].unsqueeze(1), w["wide"].flatten(1), filled.flatten(0, 1))
-    score = w["deep3"] @ hidden + wide + w["dot"] * both.sum(1) + bias
+    wide, wide_click = w["wide"].flatten(1) @ filled.flatten(0, 1) + w["wide_bias"].unsqueeze(1)
+    score = w["deep3"] @ hidden + WIDE * wide + w["dot"] * both.sum(1) + bias
     still = score.detach()
-    click = _head(w["click"], hidden.detach(), still) + wide_click + place_effect(w, "place_click", place)
+    click = (
+        _head(w["click"], hidden.detach(), still)
+        + WIDE_CLICK * wide_click
+        + place_effect(w, "place_click", place)
+    )
     return Outputs(score, click, _head(w["cart"], hidden, still), _head(w["purchase"], hidden, still))
 
 
 def place_effect(w: Weights, name: str, place: Tensor) -> Tensor:
     """What a place adds, [N], with mean 0 over what was shown: no place (0) means an average one."""
-    effect = w[name] - (w["place_share"] * w[name]).sum()
+    effect = PLACE * (w[name] - (w["place_share"] * w[name]).sum())
     return effect[place.clamp(max=PLACES)] * (place > 0)
 
 
@@ -177,4 +188,4 @@ def probabilities(out: Outputs) -> Tensor:
 
 
 def _head(weight: Tensor, hidden: Tensor, score: Tensor) -> Tensor:
-    return weight[:-2] @ hidden + weight[-2] * score + weight[-1]
+    return HEAD * (weight[:-2] @ hidden) + weight[-2] * score + weight[-1]

@@ -26,8 +26,11 @@ from models.ranker import (
 )
 from models.table import Table
 
-ROW_RATE = 10.0
+ROW_RATE = 20.0
 """Rows learn at this many times the dense weights' rate: each sees few examples."""
+
+LEVEL = 0.01
+"""Weight of the squared mean score: order leaves the level free, and probabilities lean on it."""
 
 CLIP = 5.0
 """Largest norm of the dense gradient; a batch of outliers moves the weights no further than others."""
@@ -44,7 +47,11 @@ class Prediction(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Lists as tensors on the device; rows and categories are indexes into `unique` ones."""
+    """Lists as tensors on the device.
+
+    `item` and `category` are indexes into `items` and `categories`, the distinct rows; `fresh` says how many
+    items and lists rows learn from.
+    """
 
     x: Tensor
     item: Tensor
@@ -56,6 +63,7 @@ class Batch(NamedTuple):
     history_category: Tensor
     age: Tensor
     lists: int
+    fresh: tuple[int, int]
     items: Array
     categories: Array
 
@@ -107,31 +115,43 @@ class Trainer:
         self._steps = 0
         self.keep()
 
-    def learn(self, lists: Lists, learning_rate: float | None = None) -> float:
+    def learn(self, lists: Lists, learning_rate: float | None = None, fresh: int | None = None) -> float:
         """Take one step on some lists and return their loss before it.
 
-        A step whose loss or gradient is not finite is not taken (the loss tells).
+        Parameters
+        ----------
+        lists
+            New ones first, then replayed ones.
+        learning_rate
+            Instead of the trainer's own.
+        fresh
+            How many are new (None: all). Dense weights learn from all of them, rows only from these:
+            shown the same few examples again, a row learns them by heart.
+
+        Returns
+        -------
+        float
+            NaN when the loss or the gradient was not finite; the step was not taken then.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
-        batch = self._batch(lists)  # 1. to the device
+        batch = self._batch(lists, fresh)  # 1. to the device
         self._count_places(batch.place)
         flat = self._flat.detach().requires_grad_()  # 2. leaves
         item, category = self.items.leaves(batch.items), self.categories.leaves(batch.categories)
         weights = self._weights(flat)
         out = self._forward(weights, item, category, batch)  # 3. forward
         shown = out.score + place_effect(weights, "place_score", batch.place)
-        loss = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists) + entire_space(
-            out, batch.labels
-        )
+        loss = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists)
+        loss = loss + entire_space(out, batch.labels) + LEVEL * out.score.mean().square()
         leaves = [flat, *item.values(), *category.values()]
         gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)  # 4. backward
         value, norm = loss.item(), gradients[0].norm().item()
         if not np.isfinite(value + norm):
             return float("nan")
         self._adam_step(gradients[0] * min(1.0, CLIP / (norm + 1e-12)), rate)  # 5. step
-        mine = gradients[1 : 1 + len(item)]
+        per_list = [batch.lists * gradient for gradient in gradients[1:]]
+        mine, rest = per_list[: len(item)], per_list[len(item) :]
         self.items.step(batch.items, dict(zip(item, mine, strict=True)), ROW_RATE * rate)
-        rest = gradients[1 + len(item) :]
         self.categories.step(batch.categories, dict(zip(category, rest, strict=True)), ROW_RATE * rate)
         return value
 
@@ -212,8 +232,9 @@ class Trainer:
         self._steps = int(state["steps"][0])
         self.keep()
 
-    def _batch(self, lists: Lists) -> Batch:
+    def _batch(self, lists: Lists, fresh: int | None = None) -> Batch:
         """Resolve ids to rows and move everything to the device."""
+        new = len(lists) if fresh is None else fresh
         ids = np.concatenate([lists.item, lists.history.ravel()])
         rows = resolve(self.table.lookup(ids), ids, self.shape.cold)
         buckets = np.concatenate([lists.category, lists.history_category.ravel()]).astype(np.int64)
@@ -225,15 +246,19 @@ class Trainer:
             self._tensor(lists.features), self._tensor(row[:n]), self._tensor(category[:n]), self._tensor(of),
             self._tensor(lists.place.astype(np.int64)), self._tensor(lists.labels.astype(np.int64)),
             self._tensor(row[n:].reshape(size)), self._tensor(category[n:].reshape(size)),
-            self._tensor(lists.age), len(lists), items, categories,
+            self._tensor(lists.age), len(lists), (int(lists.start[new]), new), items, categories,
         )  # fmt: skip
 
     def _forward(self, w: Weights, item: Leaves, category: Leaves, batch: Batch) -> Outputs:
-        history = item["embedding"][batch.history] + category["category"][batch.history_category]
+        items, lists = batch.fresh
+        history = _gather(item["embedding"], batch.history, lists)
+        history = history + _gather(category["category"], batch.history_category, lists)
+        vector = _gather(item["embedding"], batch.item, items)
+        vector = vector + _gather(category["category"], batch.category, items)
+        bias = _gather(item["bias"], batch.item, items)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             user = users(w, history, batch.age)
-            vector = item["embedding"][batch.item] + category["category"][batch.category]
-            out = forward(w, batch.x, vector, item["bias"][batch.item], user, batch.of, batch.place)
+            out = forward(w, batch.x, vector, bias, user, batch.of, batch.place)
         return Outputs(*(column.float() for column in out))
 
     def _adam_step(self, gradient: Tensor, learning_rate: float) -> None:
@@ -261,3 +286,10 @@ class Trainer:
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _gather(leaf: Tensor, index: Tensor, fresh: int) -> Tensor:
+    """Rows of `leaf`; gradients reach it from the first `fresh` of `index` only."""
+    if fresh == len(index):
+        return leaf[index]
+    return torch.cat([leaf[index[:fresh]], leaf.detach()[index[fresh:]]])

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.batch import FEATURE
+from models.table import Table
+from models.trainer import Trainer
+from tests.models.toy import ITEMS, SHAPE, ids, lists
+
+
+def trainer(seed: int = 0, device: str = "cpu") -> Trainer:
+    table = Table(SHAPE.rows)
+    table.put(ids(np.arange(1, ITEMS + 1)), np.arange(SHAPE.cold, SHAPE.cold + ITEMS))
+    return Trainer(SHAPE, table, seed=seed, device=device)
+
+
+def test_learning_is_deterministic() -> None:
+    def run() -> list[float]:
+        t, rng = trainer(), np.random.default_rng(0)
+        t.observe(lists(rng, 50).features)
+        return [t.learn(lists(rng, 16)) for _ in range(10)]
+
+    assert run() == run()
+
+
+def test_seed_matters() -> None:
+    batch = lists(np.random.default_rng(0), 16)
+    assert trainer(0).learn(batch) != trainer(1).learn(batch)
+
+
+def test_step_that_is_not_finite_is_not_taken() -> None:
+    t, rng = trainer(), np.random.default_rng(0)
+    before = t.state()
+    t.rows()["bias"][:] = np.nan
+    assert np.isnan(t.learn(lists(rng, 16)))
+    t.rows()["bias"][:] = before["items.bias"]
+    for name, array in t.state().items():
+        if "place_share" not in name:
+            np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_rows_learn_from_fresh_lists_only() -> None:
+    t, rng = trainer(), np.random.default_rng(0)
+    batch = lists(rng, 8)
+    batch.item[32:] = ids(np.full(32, 150))
+    batch.item[:32] = ids(np.arange(1, 33))
+    batch.history[:4], batch.history[4:] = ids(np.arange(40, 46)), ids(np.arange(160, 166))
+    t.learn(batch, fresh=4)
+    touched = t.items.dirty.flags
+    row = lambda number: SHAPE.cold + number - 1  # noqa: E731
+    assert touched[[row(n) for n in range(1, 33)]].all()
+    assert not touched[[row(n) for n in (150, *range(160, 166))]].any()
+
+
+def test_replayed_lists_move_the_dense_weights() -> None:
+    batch = lists(np.random.default_rng(0), 8)
+    one, other = trainer(), trainer()
+    one.learn(batch, fresh=0)
+    assert any((a != other.dense()[name]).any() for name, a in one.dense().items() if name != "place_share")
+    assert len(one.items.dirty) == 0
+
+
+def test_function_stays_when_the_bins_move() -> None:
+    t, rng = trainer(), np.random.default_rng(0)
+    narrow = lists(rng, 40)
+    t.observe(narrow.features)
+    for _ in range(30):
+        t.learn(lists(rng, 16))
+    before = t.predict(narrow)
+    edges = t.dense()["edges"]
+    t.observe(lists(rng, 400).features)
+    assert np.abs(t.dense()["edges"] - edges).max() > 0.01
+    after = t.predict(narrow)
+    # not exactly: a knot between two new edges is cut off
+    assert np.corrcoef(before.score, after.score)[0, 1] > 0.98
+    assert np.abs(before.p[:, 0] - after.p[:, 0]).mean() < 0.03
+
+
+def test_place_bias_is_learned_apart_from_the_score() -> None:
+    t, rng = trainer(), np.random.default_rng(0)
+    for _ in range(150):
+        batch = lists(rng, 32)
+        x = np.zeros_like(batch.features)
+        labels = np.zeros((32, 8), np.uint8)
+        labels[:, 0] = rng.random(32) < 0.6
+        labels[:, 4] = rng.random(32) < 0.1
+        t.learn(replace(batch, features=x, labels=labels.ravel()))
+    probe = lists(rng, 200)
+    probe = replace(probe, features=np.zeros_like(probe.features))
+    p = t.predict(probe).p[:, 0].reshape(200, 8).mean(0)
+    score = t.predict(probe).score.reshape(200, 8)
+    assert p[0] > 3 * p[4]
+    assert p[4] > p[7]
+    assert abs(score[:, 0].mean() - score[:, 4].mean()) < 0.3 * score.std() + 0.05
+
+
+def test_missing_features_do_not_spoil_a_batch() -> None:
+    t, rng = trainer(), np.random.default_rng(0)
+    batch = lists(rng, 16)
+    batch.features[:, FEATURE["price"]] = np.nan
+    t.observe(batch.features)
+    assert np.isfinite(t.learn(batch))
+    assert np.isfinite(t.predict(batch).p).all()
+
+
+def test_empty_batch_is_no_step() -> None:
+    t = trainer()
+    none = lists(np.random.default_rng(0), 0)
+    assert len(t.predict(none).score) == 0
+
+
+def test_unlabelled_batch_is_learned_as_no_clicks() -> None:
+    t, rng = trainer(), np.random.default_rng(0)
+    batch = lists(rng, 32)
+    batch.labels[:] = 0
+    before = t.predict(batch).p.mean()
+    for _ in range(20):
+        t.learn(batch)
+    assert t.predict(batch).p.mean() < before
+
+
+@pytest.mark.gpu
+def test_gpu_learns_what_the_cpu_learns() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    one, other = trainer(device="cpu"), trainer(device="cuda")
+    for seed in range(10):
+        batch = lists(np.random.default_rng(seed), 16)
+        one.observe(batch.features)
+        other.observe(batch.features)
+        assert abs(one.learn(batch) - other.learn(batch)) < 1e-3
+    probe = lists(np.random.default_rng(99), 20)
+    np.testing.assert_allclose(one.predict(probe).score, other.predict(probe).score, atol=1e-2)
