@@ -22,7 +22,7 @@ def find(keys: Array, rows: Array, id_: np.uint64) -> int:
     while True:
         key = keys[slot]
         if key == id_:
-            return rows[slot]
+            return int(rows[slot])
         if key == EMPTY:
             return -1
         slot = (slot + 1) & mask

@@ -18,6 +18,7 @@ too), hence a closed block never changes, its memory is freed, and a replay coun
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,15 @@ Scalar = str | int | float | np.generic
 Column = Sequence[Any] | Array | Scalar
 Key = tuple[Any, ...]
 Row = list[float]
+
+
+def source_name(role: str, log_name: str) -> str:
+    """Name the counts that a role makes of one log; offsets of another log are other rows.
+
+    >>> source_name("rank", "cluster-1/liverank.events/4"), source_name("rank", "")
+    ('rank-99b70cc5', 'rank')
+    """
+    return f"{role}-{zlib.crc32(log_name.encode()):08x}" if log_name else role
 
 
 @dataclass

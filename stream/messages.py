@@ -33,6 +33,9 @@ STRANGER = "~default"
 EARLIEST_TS = 946_684_800_000
 """2000-01-01 in ms: an older `ts` is almost always one given in seconds."""
 
+LATEST_TS = 4_102_444_800_000
+"""2100-01-01 in ms: a later `ts` is a mistake, and would not fit where times are kept."""
+
 MAX_LIST = 1_000
 """Items in one impression; a longer list is nobody's page."""
 
@@ -366,7 +369,7 @@ class Outcomes(Struct, frozen=True, kw_only=True, array_like=True):
 TOPICS = ("events", "items", "recommendations", "examples", "model", "outcomes", "alerts", "dead-letters")
 """Names of the topics, before the prefix."""
 
-_event = msgspec.json.Decoder(AnyEvent)
+_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 _item = msgspec.json.Decoder(Item)
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
@@ -382,8 +385,10 @@ encode_binary = _msgpack.encode
 """Encode `Examples`, `ModelUpdate` or `Outcomes`."""
 
 decode_examples = _examples.decode
-decode_model = _model.decode
 decode_outcomes = _outcomes.decode
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoders raise; the last where brackets are nested by the thousand."""
 
 
 def decode_event(value: bytes | None) -> AnyEvent:
@@ -404,7 +409,7 @@ def decode_event(value: bytes | None) -> AnyEvent:
     """
     try:
         return _event.decode(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Poison(str(error)) from None
 
 
@@ -412,7 +417,15 @@ def decode_item(value: bytes) -> Item:
     """Decode one message of `items`; raises `Poison` with the reason when it is not a valid entry."""
     try:
         return _item.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
+        raise Poison(str(error)) from None
+
+
+def decode_model(value: bytes) -> ModelUpdate:
+    """Decode one message of `model`; raises `Poison` with the reason when it is not a valid one."""
+    try:
+        return _model.decode(value)
+    except _UNREADABLE as error:
         raise Poison(str(error)) from None
 
 
@@ -422,7 +435,7 @@ def epoch_ms(ts: Timestamp) -> int:
     Raises
     ------
     Poison
-        When `ts` is before 2000 or has no time zone.
+        When `ts` is before 2000, after 2100, or has no time zone.
 
     Examples
     --------
@@ -435,7 +448,9 @@ def epoch_ms(ts: Timestamp) -> int:
     if isinstance(ts, datetime):
         if ts.tzinfo is None:
             raise Poison("ts has no time zone: end it in Z or an offset")
-        ts = int(ts.timestamp() * 1000)
+        ts = round(ts.timestamp() * 1000)
     if ts < EARLIEST_TS:
         raise Poison(f"ts {ts} is before 2000-01-01: it is read as milliseconds since the epoch")
+    if ts > LATEST_TS:
+        raise Poison(f"ts {ts} is after 2100-01-01: it is read as milliseconds since the epoch")
     return ts

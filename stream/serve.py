@@ -10,6 +10,7 @@ from pathlib import Path
 from stream.broker import KafkaLog
 from stream.checkpoint import Store
 from stream.errors import Retryable
+from stream.log import Log
 from stream.runner import Role, Runner
 from stream.settings import Settings
 
@@ -46,9 +47,8 @@ def serve(role: str, settings: Settings, stop: Callable[[], bool], ready: Callab
     failures = 0
     while not stop():
         try:
-            runner = Runner(
-                _role(role, settings, store), KafkaLog(settings.kafka), store, settings, time.time
-            )
+            log = KafkaLog(settings.kafka)
+            runner = Runner(_role(role, settings, store, log), log, store, settings, time.time)
             runner.start()
             while not stop():
                 runner.once()
@@ -65,12 +65,12 @@ def serve(role: str, settings: Settings, stop: Callable[[], bool], ready: Callab
             time.sleep(pause)
 
 
-def _role(name: str, settings: Settings, store: Store) -> Role:
+def _role(name: str, settings: Settings, store: Store, log: Log) -> Role:
     # imported here so that rank runs without torch, and train without rank's kernels
     if name == "rank":
         from stream.rank.role import Rank
 
-        return Rank(settings, store)
+        return Rank(settings, store, log.identity("events"))
     from stream.train.role import Train
 
     return Train(settings, store)

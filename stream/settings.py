@@ -51,7 +51,7 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of the settings file."""
 
 
-class Kafka(_Section):
+class Kafka(_Section, frozen=True):
     """How to reach the brokers; `options` are librdkafka's, by their own names."""
 
     bootstrap: str = "127.0.0.1:9092"
@@ -82,7 +82,7 @@ class Kafka(_Section):
         return f"Kafka(bootstrap={self.bootstrap!r}, prefix={self.prefix!r}, options={shown!r})"
 
 
-class ClickHouse(_Section):
+class ClickHouse(_Section, frozen=True):
     """How to reach ClickHouse over HTTP."""
 
     url: str = "http://127.0.0.1:8123"
@@ -92,7 +92,7 @@ class ClickHouse(_Section):
     ttl_days: Positive = 30
 
 
-class Checkpoints(_Section):
+class Checkpoints(_Section, frozen=True):
     """Where state is kept, and how often it is written (whichever limit comes first)."""
 
     path: str = ".liverank/checkpoints"
@@ -100,7 +100,7 @@ class Checkpoints(_Section):
     events: Positive = 20_000
 
 
-class Features(_Section):
+class Features(_Section, frozen=True):
     """What rank remembers of each visitor."""
 
     history: Annotated[int, Meta(ge=4, le=256)] = 32
@@ -113,7 +113,7 @@ class Features(_Section):
     max_ahead_s: Seconds = 300.0
 
 
-class SlateSettings(_Section):
+class SlateSettings(_Section, frozen=True):
     """How slates are built."""
 
     size: Annotated[int, Meta(ge=1, le=100)] = 10
@@ -123,7 +123,7 @@ class SlateSettings(_Section):
     trace_secret: str = Secret("liverank")
 
 
-class Arm(_Section):
+class Arm(_Section, frozen=True):
     """One arm of the experiment: its share of users and who ranks for it."""
 
     name: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")]
@@ -131,7 +131,7 @@ class Arm(_Section):
     model: Annotated[str, Meta(pattern="^(fresh|frozen|popularity)$")]
 
 
-class Train(_Section):
+class Train(_Section, frozen=True):
     """What is learned and how fast."""
 
     device: Annotated[str, Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
@@ -154,7 +154,7 @@ class Train(_Section):
     history_half_life_s: Seconds = 21_600.0
 
 
-class Monitor(_Section):
+class Monitor(_Section, frozen=True):
     """How often metrics are stored and watched."""
 
     flush_s: Seconds = 0.25
@@ -168,7 +168,7 @@ THREE_ARMS = (
 )
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """The whole tree; `arms` shares add up to 1."""
 
     kafka: Kafka = Kafka()

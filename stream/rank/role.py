@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.covisitation import scratch
 from stream.checkpoint import Checkpoint, Store
-from stream.counts import Counts, split_blocks
+from stream.counts import Column, Counts, source_name, split_blocks
 from stream.dead_letters import dead_letter
 from stream.errors import Poison
 from stream.ids import Ids, Routes
@@ -73,14 +73,16 @@ class Rank:
         The whole tree.
     store
         Where model snapshots are.
+    log_name
+        `Log.identity` of the events: counts of another log are not these counts.
     """
 
     name = "rank"
     input = "events"
-    broadcasts = ("items", "model")
+    broadcasts: tuple[str, ...] = ("items", "model")
     commits_each_batch = True
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, log_name: str = "") -> None:
         self.settings, self.store = settings, store
         self.shape = shape_of(settings)
         self.schema = self.shape.schema
@@ -91,7 +93,7 @@ class Rank:
         self.catalogue = Catalogue(settings.features.items, self.shape.categories)
         self.slots = {"fresh": Slot(self.shape), "frozen": Slot(self.shape)}
         self.shares: dict[int, Share] = {}
-        self.counts = Counts("rank")
+        self.counts = Counts(source_name(self.name, log_name))
         self.limits = Limits(
             session_gap=int(settings.features.session_gap_s * 1000),
             list_window=int(settings.features.list_window_s * 1000),
@@ -165,6 +167,7 @@ class Rank:
         if now < self._next_outcomes:
             return []
         self._next_outcomes = now + OUTCOMES_S
+        self._read_gauges(int(now))
         outputs = [
             Output("outcomes", b"rank/%d" % p, encode_binary(message))
             for p in self.counts.partitions()
@@ -211,6 +214,14 @@ class Rank:
     def gap(self, partition: int, count: int) -> None:
         """Count events that expired before they were read."""
         self.counts.add(partition, "health", outcomes.health(0, "lost"), {"count": count})
+
+    def _read_gauges(self, second: int) -> None:
+        for partition, share in self.shares.items():
+            gauges = ["catalogue", "visitors", "evicted"]
+            dims: dict[str, Column] = {"second": second, "role": self.name, "gauge": gauges}
+            visitors = share.visitors
+            values = {"value": [len(self.catalogue), len(visitors), visitors.evicted]}
+            self.counts.add(partition, "gauges", dims, values)
 
     def _absorb_items(self, records: Records, now: float) -> list[Output]:
         outputs = []
