@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from stream.train.join import items_of, select
 SOURCE = "train"
 
 
-def count(counts: Counts, partition: int, second: int, counter: str, amount: int, reason: str = "") -> None:
-    """Count one of train's counters in ``health``; nothing for an amount of 0."""
-    if amount:
+def count_health(counts: Counts, partition: int, rows: Sequence[tuple[int, str, str, int]]) -> None:
+    """Count rows of (second, counter, reason, count) in ``health``; those that count 0 are left out."""
+    rows = [row for row in rows if row[3]]
+    if rows:
+        second, counter, reason, amount = (list(column) for column in zip(*rows, strict=True))
         dims: dict[str, Column] = {"second": second, "role": SOURCE, "counter": counter, "reason": reason}
         counts.add(partition, "health", dims, {"count": amount})
 

@@ -36,7 +36,7 @@ class Publisher:
 
     Parameters
     ----------
-    settings, store, learner, buffer, counts, time, rng
+    settings, store, learner, buffer, counts, time
         The session's.
     partition
         Whose open block the rows about versions belong to.
@@ -59,7 +59,6 @@ class Publisher:
         buffer: Buffer,
         counts: Counts,
         time: StreamTime,
-        rng: np.random.Generator,
         partition: int,
         state: Mapping[str, Any] | None,
     ) -> None:
@@ -72,7 +71,8 @@ class Publisher:
         self._published: list[Label] = []
         self.changed = self.checkpoint_due = False
         self.versions = Versions(learner, store, from_state(state["frozen"]))
-        self._gate = Gate(learner, buffer, rng)
+        # each epoch draws anew, so that what is drawn here needs no place in checkpoints
+        self._gate = Gate(learner, buffer, np.random.default_rng([settings.train.seed, self.versions.epoch]))
         self._pending = [self.versions.snapshot(self._through)]
         if self.versions.frozen is not None:
             self._pending.append(message(self.versions.frozen))
@@ -106,8 +106,8 @@ class Publisher:
         # nothing was learned since the delta: what is named whole now is that very version
         if self._freeze_due():
             outputs += self._name(self.versions.freeze)
-        if self._snapshot_due():
-            outputs += self._name(self.versions.snapshot)
+        if self._snapshot_due() and (named := self._name(self.versions.snapshot)):
+            outputs += named
             self._snapshot_at, self._snapshot_n, self._since_snapshot = now, self.versions.n, 0
         outputs, self._pending = self._pending + outputs, []
         return outputs
@@ -169,7 +169,8 @@ class Publisher:
             output = make(self._through)
         except Retryable as error:
             logger.warning("no snapshot of version %d: %s", self.versions.n, error)
-            measure.count(self._counts, self._partition, self._time.ms // 1000, "unsaved", 1, str(error)[:80])
+            unsaved = (self._time.ms // 1000, "unsaved", "", 1)
+            measure.count_health(self._counts, self._partition, [unsaved])
             return []
         self._count("snapshot", 0, None)
         self.checkpoint_due = True

@@ -95,7 +95,7 @@ class Session:
         if state is not None:
             self._restore(state)
         self.publisher = Publisher(
-            settings, store, learner, self.buffer, self.counts, self.time, self.rng, min(partitions),
+            settings, store, learner, self.buffer, self.counts, self.time, min(partitions),
             state and state["publisher"],
         )  # fmt: skip
 
@@ -118,7 +118,7 @@ class Session:
 
     def gap(self, partition: int, count: int) -> None:
         """Count messages that expired before they were read."""
-        measure.count(self.counts, partition, self.time.ms // 1000, "lost", count)
+        measure.count_health(self.counts, partition, [(self.time.ms // 1000, "lost", "", count)])
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint; the model in it has passed the gate."""
@@ -131,6 +131,8 @@ class Session:
             "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
             "passed": self._passed,
             "time": self.time.ms,
+            "next": [self._next_publish, self._next_count],
+            "label_ts": self._label_ts,
             "labels": np.array(labels, np.int64).reshape(-1, 3),
             "rng": json.dumps(self.rng.bit_generator.state),  # its integers are too long for MessagePack
         }
@@ -142,29 +144,36 @@ class Session:
             self.counts.restore(p, counts)
         self._passed = dict(state["passed"])
         self.time = StreamTime(state["time"])
+        self._next_publish, self._next_count = state["next"]
+        self._label_ts = state["label_ts"]
         for n, p, ts in state["labels"].tolist():
             self._unlearned.setdefault(n, []).append((p, ts))
         self.rng.bit_generator.state = json.loads(state["rng"])
 
     def _decode(self, records: Records, now: float) -> list[Output]:
-        """Messages of one block of offsets into the inbox; returns dead letters."""
-        p, second = records.partition, records.timestamps[0] // 1000
+        """Messages of one block of offsets into the inbox; returns dead letters.
+
+        Each is counted in the second of its own timestamp: another cut of the same messages into
+        batches, after a crash, must count the same.
+        """
+        p = records.partition
         self.counts.advance(p, records.offsets[-1])
-        amounts = {"consumed": len(records.offsets), "lists": 0, "labels": 0, "acts": 0}
+        rows: list[tuple[int, str, str, int]] = []
         letters = []
-        for i, value in enumerate(records.values):
+        for i, (ms, value) in enumerate(zip(records.timestamps, records.values, strict=True)):
+            second = ms // 1000
+            rows.append((second, "consumed", "", 1))
             try:
                 batch, self._passed[p] = decode(value, self.shape, p, self._passed.get(p, -1))
             except Poison as error:
                 letters.append(dead_letter(records, i, str(error), measure.SOURCE, now))
-                measure.count(self.counts, p, second, "dead", 1, re.sub(r"\d+", "#", str(error)[:120]))
+                rows.append((second, "dead", re.sub(r"\d+", "#", str(error)[:120]), 1))
                 continue
             self._inbox.append(batch)
-            amounts["lists"] += len(batch.shown)
-            amounts["labels"] += len(batch.labels.offset)
-            amounts["acts"] += len(batch.acts.item)
-        for counter, amount in amounts.items():
-            measure.count(self.counts, p, second, counter, amount)
+            rows.append((second, "lists", "", len(batch.shown)))
+            rows.append((second, "labels", "", len(batch.labels.offset)))
+            rows.append((second, "acts", "", len(batch.acts.item)))
+        measure.count_health(self.counts, p, rows)
         return letters
 
     def _arrive(self, now: float) -> None:

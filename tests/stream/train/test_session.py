@@ -1,0 +1,359 @@
+"""The whole train role on a log in this process, with a clock that the test moves."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from models.batch import Array, F, Lists
+from models.learner import Learner
+from models.quality import Histogram, auc
+from models.served import Served
+from models.trainer import Prediction
+from stream.checkpoint import Store, pack, unpack
+from stream.errors import Fatal, Retryable
+from stream.log import Output, Records
+from stream.memory import MemoryLog
+from stream.messages import CUBES, ModelUpdate, decode_model, decode_outcomes, encode_binary
+from stream.runner import Runner
+from stream.settings import Checkpoints, Settings, shape_of
+from stream.train.role import Train
+from stream.train.session import Session
+from tests.stream.test_counts import rows
+from tests.stream.train.synthetic import T0, World, labels, lists, message
+
+Make = Callable[[Settings], Learner]
+STEP_S = 0.1
+
+
+class Stage:
+    """A log, a clock, a world, and a train role on them."""
+
+    def __init__(self, settings: Settings, make: Make) -> None:
+        self.settings, self.make, self.now = settings, make, T0 / 1000
+        self.shape = shape_of(settings)
+        self.store = Store(Path(settings.checkpoints.path))
+        counts = {"examples": 1, "model": 1, "outcomes": 1, "dead-letters": 1}
+        self.log = MemoryLog(counts, lambda: self.now)
+        self.world = World(self.shape)
+        self.start()
+
+    def start(self) -> None:
+        """A new process; the old one, if there was one, is gone without a word."""
+        self.role = Train(self.settings, self.store, self.make)
+        self.runner = Runner(self.role, self.log, self.store, self.settings, lambda: self.now)
+
+    def send(self, value: bytes) -> None:
+        sink = self.log.sink()
+        sink.publish(Output("examples", None, value, 0))
+        sink.flush()
+
+    def turns(self, count: int, per_turn: int = 10, flip: bool = False) -> None:
+        for _ in range(count):
+            self.now += STEP_S
+            if per_turn:
+                self.send(self.world.step(per_turn, int(self.now * 1000), flip))
+            self.runner.once()
+
+    def counted(self, cube: str) -> list[dict[str, Any]]:
+        """Rows as a reader of the outcomes sees them."""
+        folded = rows([decode_outcomes(o.value or b"") for o in self.log.outputs("outcomes")], cube)
+        names = [*CUBES[cube].dims, *CUBES[cube].sums]
+        return [dict(zip(names, (*key, *sums), strict=True)) for key, sums in folded.items()]
+
+    def health(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for row in self.counted("health"):
+            total[row["counter"]] += row["count"]
+        return total
+
+    def decisions(self) -> Counter[str]:
+        return Counter(row["decision"] for row in self.counted("models"))
+
+    def updates(self, slot: str = "fresh") -> list[ModelUpdate]:
+        found = [decode_model(o.value or b"") for o in self.log.outputs("model")]
+        return [update for update in found if update.slot == slot]
+
+    def letters(self) -> list[Output]:
+        return self.log.outputs("dead-letters")
+
+    def served(self) -> Served:
+        """What a rank has that starts now: the newest snapshot, and the deltas after it."""
+        updates = self.updates()
+        newest = max(i for i, update in enumerate(updates) if update.uri)
+        served = Served.load(self.store.get(updates[newest].uri or "", updates[newest].checksum), self.shape)
+        for update in updates[newest + 1 :]:
+            served.apply(update.payload or b"")
+        return served
+
+    def quality(self, first: float, last: float, lag: str = "fresh") -> float:
+        """Prequential AUC of clicks on lists shown within these seconds."""
+        bins: Counter[int] = Counter()
+        positives: Counter[int] = Counter()
+        for row in self.counted("quality"):
+            if (row["task"], row["lag"]) == ("click", lag) and first <= row["second"] - T0 / 1000 < last:
+                bins[row["bin"]] += row["count"]
+                positives[row["bin"]] += row["positives"]
+        index = np.array(sorted(bins))
+        columns = (np.array([c[b] for b in index.tolist()]) for c in (bins, positives))
+        return auc(Histogram(index, *columns, np.zeros(len(index)), np.zeros(len(index))))
+
+
+@pytest.fixture
+def stage(settings: Settings, make: Make) -> Stage:
+    return Stage(settings, make)
+
+
+def test_predictions_get_better_as_the_stream_goes_on(stage: Stage) -> None:
+    stage.turns(240)
+    early, late = stage.quality(0, 4), stage.quality(12, 20)
+    assert late > 0.75
+    assert late > early + 0.1
+
+
+def test_everything_is_counted_once(stage: Stage) -> None:
+    stage.turns(80)
+    stage.turns(60, per_turn=0)
+    health = stage.health()
+    assert (health["consumed"], health["lists"]) == (80, 800)
+    assert health["labels"] == health["acts"] > 500
+    assert health["unjoined"] == health["repeated"] == health["dead"] == 0
+    assert sum(row["count"] for row in stage.counted("freshness")) == health["labels"]
+    assert sum(r["count"] for r in stage.counted("quality") if r["lag"] == "fresh") == 3 * 8 * 800
+    assert {r["gauge"]: r["value"] for r in stage.counted("gauges")}["buffer"] == 800
+
+
+def test_a_label_is_learned_within_about_a_second(stage: Stage) -> None:
+    stage.turns(100)
+    assert max(row["upto"] for row in stage.counted("freshness")) <= 2 ** (10.25)
+
+
+def test_who_follows_the_deltas_has_the_model_of_train(stage: Stage) -> None:
+    stage.turns(60)
+    learner, served = stage.role.session.learner, stage.served()  # type: ignore[union-attr]
+    stage.role.session.publisher.judge()  # type: ignore[union-attr]
+    payload = learner.delta(10**7)
+    served.apply(payload)
+    sample = stage.role.session.buffer.gather(np.arange(20))  # type: ignore[union-attr]
+    assert learner.predict_with(served, sample).p == pytest.approx(learner.predict(sample).p, abs=1e-5)
+
+
+class Spy(Learner):
+    """Notes, by the features of a list's first item, what was said of it first and whether it was learned."""
+
+    said: dict[bytes, Array]
+    learned: set[bytes]
+
+    def predict(self, lists: Lists) -> Prediction:
+        prediction = super().predict(lists)
+        for b, key in enumerate(_keys(lists)):
+            if key not in self.said:
+                assert key not in self.learned
+                self.said[key] = prediction.p[lists.start[b] : lists.start[b + 1]]
+        return prediction
+
+    def learn(self, lists: Lists, learning_rate: float | None = None) -> float:
+        assert set(_keys(lists)) <= set(self.said)
+        self.learned |= set(_keys(lists))
+        return super().learn(lists, learning_rate)
+
+
+def _keys(lists: Lists) -> list[bytes]:
+    return [row.tobytes() for row in lists.features[lists.start[:-1]]]
+
+
+def test_a_list_is_predicted_before_anything_of_it_is_learned(settings: Settings, graphs: Path) -> None:
+    spy = Spy(shape_of(settings), device="cpu", graphs=graphs)
+    spy.said, spy.learned = {}, set()
+    stage = Stage(settings, lambda _: spy)
+    stage.turns(40)
+    buffer = stage.role.session.buffer  # type: ignore[union-attr]
+    numbers = np.arange(len(buffer))
+    assert len(spy.learned) > 300
+    first_said = np.concatenate([spy.said[key] for key in _keys(buffer.gather(numbers))])
+    assert (buffer.guesses(numbers)[0].p == first_said).all()
+
+
+def test_a_label_joins_a_list_of_the_same_message(stage: Stage) -> None:
+    columns = lists(stage.shape, [0], T0) | labels([(0, 1, 0)], T0 + 50)
+    stage.send(encode_binary(message(stage.shape, last=1, **columns)))
+    stage.turns(12, per_turn=0)
+    assert stage.health()["unjoined"] == 0
+    assert sum(row["lists"] for row in stage.counted("models")) == 1
+
+
+def test_a_label_whose_list_is_gone_is_counted(stage: Stage) -> None:
+    stage.send(encode_binary(message(stage.shape, **labels([(7, 1, 0), (8, 0, 0)]))))
+    stage.turns(12, per_turn=0)
+    assert stage.health()["unjoined"] == 2
+
+
+def test_waits_end_though_nothing_comes_any_more(stage: Stage) -> None:
+    stage.send(encode_binary(message(stage.shape, **lists(stage.shape, [0], int(stage.now * 1000)))))
+    stage.turns(15, per_turn=0)
+    assert sum(row["lists"] for row in stage.counted("models")) == 0
+    stage.turns(20, per_turn=0)
+    assert sum(row["lists"] for row in stage.counted("models")) == 1  # nobody clicked for two seconds
+    assert stage.counted("quality") == []
+    stage.turns(25, per_turn=0)
+    assert sum(row["count"] for row in stage.counted("quality")) == 9  # judged after four
+
+
+def test_a_bad_message_is_a_dead_letter_and_the_batch_goes_on(stage: Stage) -> None:
+    stage.send(b"what?")
+    stage.turns(12)
+    [letter] = stage.letters()
+    assert letter.value == b"what?"
+    assert dict(letter.headers)["offset"] == b"0"
+    health = stage.health()
+    assert (health["dead"], health["consumed"]) == (1, 13)
+    assert health["lists"] == 120
+
+
+def insight(stage: Stage, served: Served) -> float:
+    """How well a served model knows what visitors like, all else being equal: correlation with the truth."""
+    item = np.arange(len(stage.world.appeal))
+    row = served.table.lookup(item.astype(np.uint64) + 2).astype(np.int64)
+    nobody = np.zeros((1, stage.shape.history), np.int64)
+    age = np.full(nobody.shape, -1, np.float32)
+    x = np.zeros((len(item), F), np.float32)
+    score, _ = served.score(x, row, item % 7, np.zeros_like(item), nobody, nobody, age)
+    return float(np.corrcoef(score, stage.world.appeal)[0, 1])
+
+
+def test_poisoned_labels_do_not_reach_the_ranks(stage: Stage) -> None:
+    stage.turns(200)
+    good = insight(stage, stage.served())
+    before = stage.decisions()["rejected"]
+    stage.turns(30, per_turn=40, flip=True)
+    assert stage.decisions()["rejected"] > before
+    letter = json.loads(stage.letters()[-1].value or b"")
+    assert letter["reason"] == "worse"
+    assert letter["after"] > letter["before"]
+    assert letter["count"] >= len(letter["lists"]) > 0
+    assert dict(stage.letters()[-1].headers)["role"] == b"train"
+    assert good > 0.7
+    assert insight(stage, stage.served()) > good - 0.1
+
+
+def test_a_step_that_is_not_finite_sets_its_lists_aside(settings: Settings, make: Make) -> None:
+    def broken(settings: Settings) -> Learner:
+        learner = make(settings)
+        learner.learn = lambda lists, learning_rate=None: float("nan")  # type: ignore[method-assign]
+        return learner
+
+    stage = Stage(settings, broken)
+    stage.turns(15)
+    letter = json.loads(stage.letters()[0].value or b"")
+    assert letter["reason"] == "loss not finite"
+    assert sum(row["lists"] for row in stage.counted("models")) == 0
+    assert stage.counted("freshness") == []
+
+
+def test_the_frozen_model_is_named_once_and_judged_beside_the_fresh_one(stage: Stage) -> None:
+    stage.turns(160)
+    [frozen] = stage.updates("frozen")
+    assert frozen.uri is not None
+    stage.turns(60)
+    lags = Counter(row["lag"] for row in stage.counted("quality"))
+    assert lags["frozen"] > 0
+    assert min(r["second"] for r in stage.counted("quality") if r["lag"] == "frozen") >= T0 // 1000 + 10
+    assert {r["lag"] for r in stage.counted("ranking")} == {"fresh", "frozen"}
+    stage.start()
+    stage.turns(20)
+    first, again = stage.updates("frozen")
+    assert again == first  # named again for ranks that have not read it yet
+
+
+def test_a_checkpoint_goes_with_every_snapshot(stage: Stage) -> None:
+    stage.turns(70)
+    whole = [u for u in stage.updates() if u.uri]
+    assert len(whole) >= 2
+    assert whole[1].n > 0
+    [checkpoint] = stage.store.read("train", stage.role.schema, stage.log.identity("examples"))
+    assert stage.log.progress("examples", "train")[0].offset == checkpoint.positions[0]
+    assert checkpoint.newest_ts == whole[-1].trained_through
+
+
+def test_a_restored_session_has_the_state_of_the_old_one_and_goes_on_alike(
+    stage: Stage, tmp_path: Path
+) -> None:
+    stage.turns(57)
+    old = stage.role.session
+    assert old is not None
+    state = unpack(pack(old.state()))
+    new = Session(stage.settings, Store(tmp_path / "other"), stage.make(stage.settings), [0], state)
+    again = new.state()
+    # a snapshot brings the learner's neighbour lists up to date; the rest of it is compared below
+    assert {key for key in state if pack(again[key]) != pack(state[key])} <= {"learner"}
+    for _ in range(25):
+        stage.now += STEP_S
+        value = stage.world.step(10, int(stage.now * 1000))
+        offset = old.counts.state(0)["version"] + 1
+        for session in (old, new):
+            session.process(
+                Records("examples", 0, [offset], [int(stage.now * 1000)], [None], [value]), stage.now
+            )
+            session.tick(stage.now)
+    assert pack(new.buffer.state()) == pack(old.buffer.state())
+    sample = old.buffer.gather(np.arange(old.buffer.tail, old.buffer.head))
+    assert (new.learner.predict(sample).p == old.learner.predict(sample).p).all()
+
+
+def test_two_runs_of_the_same_stream_give_the_same_bytes(
+    settings: Settings, make: Make, tmp_path: Path
+) -> None:
+    paths = [Checkpoints(path=str(tmp_path / name)) for name in "ab"]
+    stages = [Stage(msgspec.structs.replace(settings, checkpoints=path), make) for path in paths]
+    for each in stages:
+        each.turns(70)
+    for topic in ("model", "outcomes"):
+        assert stages[0].log.outputs(topic) == stages[1].log.outputs(topic)
+
+
+def test_a_crash_counts_nothing_twice(stage: Stage) -> None:
+    stage.turns(73)
+    stage.start()
+    stage.turns(40)
+    stage.turns(60, per_turn=0)
+    health = stage.health()
+    assert health["consumed"] == 113
+    assert health["lists"] == 1130
+    assert [u.n for u in stage.updates() if u.epoch == 2][:3] == [0, 1, 2]
+
+
+def test_while_the_store_is_full_versions_go_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.turns(5)
+
+    def full(name: str, data: bytes) -> int:
+        raise Retryable("no space left")
+
+    monkeypatch.setattr(stage.store, "put", full)
+    stage.turns(80)
+    assert stage.health()["unsaved"] > 0
+    assert stage.updates()[-1].n >= 7
+    monkeypatch.undo()
+    stage.turns(15)
+    assert len([u for u in stage.updates() if u.uri]) == 2
+
+
+def test_expired_messages_are_counted_as_lost(stage: Stage) -> None:
+    stage.turns(12)
+    for _ in range(5):
+        stage.send(stage.world.step(5, int(stage.now * 1000)))
+    stage.log.expire("examples", 0, 15)
+    stage.turns(12)
+    assert stage.health()["lost"] == 3
+
+
+def test_without_partitions_there_is_nothing_to_do(settings: Settings, make: Make) -> None:
+    role = Train(settings, Store(Path(settings.checkpoints.path)), make)
+    assert role.units([]) == {}
+    assert role.tick(1.0) == []
+    with pytest.raises(Fatal, match="no partitions"):
+        role.process(Records("examples", 0, [0], [0], [None], [b""]), 1.0, False)

@@ -1,0 +1,204 @@
+"""The gate, and the versions that it lets through."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.batch import TASKS, Lists
+from models.learner import Learner
+from models.trainer import Prediction
+from stream.checkpoint import Store
+from stream.errors import Fatal
+from stream.messages import ModelUpdate, decode_model, encode_binary
+from stream.settings import Settings, shape_of
+from stream.train.buffer import Buffer
+from stream.train.join import decode
+from stream.train.versions import PATIENCE, Gate, Versions, from_state, to_state
+from tests.stream.train.conftest import SMALL
+from tests.stream.train.synthetic import T0, labels, lists, message
+from tests.stream.train.test_buffer import guess
+
+SHAPE = shape_of(SMALL)
+
+
+class Opinion:
+    """A learner that says the same of every item: `p`."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+        self.kept = 0
+
+    def keep(self) -> None:
+        self.kept += 1
+
+    def predict(self, lists: Lists) -> Prediction:
+        n = len(lists.item)
+        noise = np.linspace(0, 1e-3, n)
+        return Prediction(np.full(n, self.p), np.full((n, len(TASKS)), self.p) * (1 + noise[:, None]))
+
+
+def judged(count: int = 40) -> Buffer:
+    """A buffer of lists, one item of three clicked, all trained and judged."""
+    buffer = Buffer(SHAPE, 1000)
+    add(buffer, 0, count)
+    return buffer
+
+
+def add(buffer: Buffer, first: int, count: int) -> None:
+    columns = lists(SHAPE, list(range(first, first + count)), T0)
+    rows = labels([(o, 0, 0) for o in range(first, first + count)])
+    batch, _ = decode(encode_binary(message(SHAPE, **columns, **rows)), SHAPE, 0)
+    n = len(batch.shown.lists.item)
+    buffer.append(batch.shown, guess(n), guess(n), T0)
+    buffer.label(batch.labels)
+    buffer.take(count)
+    buffer.judge(T0)
+
+
+def gate(learner: Opinion, buffer: Buffer) -> Gate:
+    return Gate(learner, buffer, np.random.default_rng(0))  # type: ignore[arg-type]
+
+
+def test_a_version_that_explains_old_lists_worse_is_turned_away() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, judged())
+    learner.p = 0.6
+    verdict = it.judge()
+    assert (verdict.accepted, verdict.reason) == (False, "worse")
+
+
+def test_a_better_version_passes() -> None:
+    learner = Opinion(0.6)
+    it = gate(learner, judged())
+    learner.p = 0.1
+    assert it.judge().accepted
+
+
+def test_a_version_a_little_worse_everywhere_passes() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, judged())
+    learner.p = 0.098
+    verdict = it.judge()
+    assert verdict.reason == "worse"  # it is, and certainly
+    assert verdict.accepted
+
+
+def test_without_judged_lists_nothing_speaks_against() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, Buffer(SHAPE, 10))
+    learner.p = 0.9
+    assert it.judge().accepted
+
+
+def test_a_version_that_is_not_finite_never_passes() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, judged())
+    learner.p = float("nan")
+    assert [it.judge().reason for _ in range(2 * PATIENCE)] == ["not finite"] * (2 * PATIENCE)
+
+
+def test_the_gate_gives_way_when_everything_looks_worse_for_long() -> None:
+    learner, buffer = Opinion(0.1), judged()
+    it = gate(learner, buffer)
+    decisions = []
+    for _ in range(PATIENCE + 1):
+        learner.p = 0.6
+        decisions.append(it.judge().accepted)
+        if not decisions[-1]:
+            learner.p = 0.1
+        it.keep()
+    assert decisions == [False] * PATIENCE + [True]
+    learner.p = 0.9  # lists from before the change do not speak any more
+    assert it.judge().accepted
+    it.keep()
+    learner.p = 0.3
+    add(buffer, 500, 40)
+    it.keep()
+    learner.p = 0.9  # those after it do
+    assert not it.judge().accepted
+
+
+def test_objections_that_are_not_in_a_row_do_not_add_up() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, judged())
+    for _ in range(3 * PATIENCE):
+        learner.p = 0.6
+        assert not it.judge().accepted
+        learner.p = 0.1
+        assert it.judge().accepted
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+Make = Callable[[Settings], Learner]
+
+
+def updates(*outputs: Any) -> list[ModelUpdate]:
+    return [decode_model(output.value) for output in outputs]
+
+
+def test_every_start_begins_a_later_epoch(store: Store, make: Make) -> None:
+    learner = make(SMALL)
+    assert [Versions(learner, store, None).epoch for _ in range(3)] == [1, 2, 3]
+
+
+def test_deltas_count_up_and_a_snapshot_has_the_number_of_the_last(store: Store, make: Make) -> None:
+    learner = make(SMALL)
+    versions = Versions(learner, store, None)
+    zero, one, two, whole = updates(
+        versions.snapshot(5), versions.delta(6), versions.delta(7), versions.snapshot(7)
+    )
+    assert [(u.slot, u.epoch, u.n, u.trained_through) for u in (zero, one, two, whole)] == [
+        ("fresh", 1, 0, 5), ("fresh", 1, 1, 6), ("fresh", 1, 2, 7), ("fresh", 1, 2, 7),
+    ]  # fmt: skip
+    assert one.payload
+    assert one.uri is None
+    assert whole.uri is not None
+    assert store.get(whole.uri, whole.checksum) == learner.snapshot()
+
+
+def test_old_snapshots_are_removed_but_never_the_frozen_one(store: Store, make: Make) -> None:
+    versions = Versions(make(SMALL), store, None)
+    versions.freeze(0)
+    for _ in range(6):
+        versions.delta(0)
+        versions.snapshot(0)
+    names = sorted(path.name for path in store.path.glob("*.model"))
+    assert names == [
+        "fresh-00000001-00000004.model", "fresh-00000001-00000005.model", "fresh-00000001-00000006.model",
+        "frozen-00000001-00000000.model",
+    ]  # fmt: skip
+
+
+def test_who_was_replaced_publishes_nothing(store: Store, make: Make) -> None:
+    learner = make(SMALL)
+    old = Versions(learner, store, None)
+    Versions(learner, store, None)
+    with pytest.raises(Fatal, match="epoch 2 is newer than ours, 1"):
+        old.delta(0)
+
+
+def test_the_frozen_model_is_found_again(store: Store, make: Make) -> None:
+    learner = make(SMALL)
+    before = Versions(learner, store, None)
+    before.freeze(9)
+    again = Versions(learner, store, from_state(to_state(before.frozen)))
+    assert again.frozen == before.frozen
+    assert again.shadow is not None
+
+
+def test_a_lost_frozen_model_is_frozen_anew(
+    store: Store, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner = make(SMALL)
+    before = Versions(learner, store, None)
+    before.freeze(9)
+    next(store.path.glob("frozen-*")).unlink()
+    assert Versions(learner, store, before.frozen).frozen is None
+    assert "the frozen model is lost" in caplog.text
