@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -47,6 +47,9 @@ def _translated(doing: str) -> Iterator[None]:
         raise translate(error.args[0], doing) from error
 
 
+Opened = TypeVar("Opened", "KafkaSink", "_BroadcastSource", "_GroupSource")
+
+
 class KafkaLog:
     """Topics of a Kafka cluster.
 
@@ -64,6 +67,7 @@ class KafkaLog:
     def __init__(self, kafka: settings.Kafka) -> None:
         self._kafka = kafka
         self._readers: dict[str, Consumer] = {}
+        self._opened: list[KafkaSink | _KafkaSource] = []
         self._admin = _client(AdminClient, client(kafka))
 
     def group_source(
@@ -74,17 +78,16 @@ class KafkaLog:
         revoked: Callable[[list[int]], None],
     ) -> Source:
         """Read a share of the partitions of `topic`; see `Log.group_source`."""
-        return _GroupSource(self._kafka, topic, group, assigned, revoked)
+        return self._keep(_GroupSource(self._kafka, topic, group, assigned, revoked))
 
     def broadcast_source(self, topic: str, start: Positions) -> Source:
         """Read all partitions of `topic`, from `start` or the beginning, in no group."""
-        return _BroadcastSource(
-            self._kafka, topic, dict.fromkeys(self._partitions(topic), OFFSET_BEGINNING) | start
-        )
+        positions = dict.fromkeys(self._partitions(topic), OFFSET_BEGINNING) | start
+        return self._keep(_BroadcastSource(self._kafka, topic, positions))
 
     def sink(self) -> KafkaSink:
         """Publish to any topic."""
-        return KafkaSink(self._kafka)
+        return self._keep(KafkaSink(self._kafka))
 
     def identity(self, topic: str) -> str:
         """Name of the log of `topic`: cluster, topic, partition count.
@@ -141,10 +144,21 @@ class KafkaLog:
                     raise translate(error.args[0], f"creating topic {name}") from error
 
     def close(self) -> None:
-        """Drop the connections that questions were asked over; sources and sinks are closed apart."""
+        """Drop every connection, as if the process had ended.
+
+        Groups are left without calling `revoked`, and what no flush has seen acknowledged is lost; so a
+        role may start over in this process and find neither a member nor a queue of its former life.
+        """
+        for each in self._opened:
+            each.abandon()
         for reader in self._readers.values():
             reader.close()
+        self._opened.clear()
         self._readers.clear()
+
+    def _keep(self, opened: Opened) -> Opened:
+        self._opened.append(opened)
+        return opened
 
     def _new_topic(self, name: str, partitions: int) -> NewTopic:
         config = {
@@ -220,6 +234,11 @@ class KafkaSink:
                 f"{waiting} records are not acknowledged: brokers {self._kafka.bootstrap} are away"
             )
 
+    def abandon(self) -> None:
+        """Forget what is not acknowledged."""
+        self._producer.purge()
+        self._producer.flush(0)
+
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and self._failure is None:
             self._failure = Fatal(str(translate(error, f"publishing to {message.topic()}")))
@@ -270,6 +289,10 @@ class _KafkaSource:
         """Leave the group, if any."""
         with _translated(f"closing the reader of {self._full}"):
             self._consumer.close()
+
+    def abandon(self) -> None:
+        """Leave the group, if any, as if the process had ended."""
+        self.close()
 
     def _columns(self, messages: list[Any]) -> list[Records]:
         by_partition: dict[int, list[Any]] = defaultdict(list)
@@ -377,6 +400,11 @@ class _GroupSource(_KafkaSource):
     def committed(self, partitions: list[int]) -> dict[int, Committed]:
         """What the group has committed; partitions without a commit are left out."""
         return _committed(self._consumer, self._full, partitions)
+
+    def abandon(self) -> None:
+        """Leave the group without calling `revoked`."""
+        self._positions.clear()
+        super().abandon()
 
     def _begin(self) -> None:
         new = sorted(self._new)

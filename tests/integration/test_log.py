@@ -234,6 +234,18 @@ def test_a_member_that_was_put_out_cannot_commit(kafka: Kafka) -> None:
     heir.source.close()
 
 
+def test_a_log_that_is_closed_leaves_its_groups_like_one_that_died(kafka: Kafka) -> None:
+    log = KafkaLog(kafka)
+    first = Member(log)
+    until(lambda: first.source.poll(10, 0.05) == [] and first.owns() == {0, 1, 2, 3})
+    log.close()
+    log = KafkaLog(kafka)
+    second = Member(log)
+    until(lambda: second.source.poll(10, 0.05) == [] and second.owns() == {0, 1, 2, 3})
+    assert first.calls == [("assigned", [0, 1, 2, 3])]
+    log.close()
+
+
 def test_the_identity_names_cluster_topic_and_partitions(log: KafkaLog, kafka: Kafka) -> None:
     cluster, topic, count = log.identity("events").split("/")
     assert cluster

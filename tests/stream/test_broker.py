@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from confluent_kafka import KafkaError
 
 from stream import broker
 from stream.broker import KafkaLog
 from stream.embedded.stack import free_port
-from stream.errors import Retryable, SettingsError
+from stream.errors import Fatal, Retryable, SettingsError
 from stream.log import Output
 from stream.settings import Kafka
 
@@ -52,3 +55,29 @@ def test_a_full_queue_is_retryable(nobody: Kafka, monkeypatch: pytest.MonkeyPatc
     sink.publish(Output("events", b"u", b"2"))
     with pytest.raises(Retryable, match="queue is full"):
         sink.publish(Output("events", b"u", b"3"))
+
+
+def test_a_log_without_a_broker_closes_at_once_and_forgets_what_waits(nobody: Kafka) -> None:
+    log = KafkaLog(nobody)
+    sink = log.sink()
+    sink.publish(Output("events", b"u", b"1"))
+    source = log.group_source("events", "rank", lambda _, __: {}, lambda _: None)
+    assert source.poll(10, 0.1) == []
+    began = time.monotonic()
+    log.close()
+    assert time.monotonic() - began < 2.0
+    with pytest.raises(Fatal, match="publishing to liverank"):
+        sink.flush()
+
+
+def test_a_refused_connection_is_fatal_at_the_next_poll_and_flush(nobody: Kafka) -> None:
+    refusal = KafkaError(KafkaError._AUTHENTICATION, "wrong password")
+    log = KafkaLog(nobody)
+    source, sink = log.group_source("events", "rank", lambda _, __: {}, lambda _: None), log.sink()
+    for each, use in ((source, lambda: source.poll(1, 0)), (sink, sink.flush)):
+        each._on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+        use()
+        each._on_error(refusal)
+        with pytest.raises(Fatal, match=r"wrong password.*sasl"):
+            use()
+    log.close()
