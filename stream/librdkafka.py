@@ -86,6 +86,8 @@ def meaning(name: str, text: str, retriable: bool) -> LiverankError:
         return Fatal(f"{text}; create the topics with `liverank topics`, or check [kafka] prefix")
     if name in REPLACED:
         return Fatal(f"{text}; another member of the group has taken these partitions over")
+    if name == "INVALID_SESSION_TIMEOUT":
+        return Fatal(f"{text}; raise [kafka] session_timeout_ms to the brokers' group.min.session.timeout.ms")
     if name == "MSG_SIZE_TOO_LARGE":
         return Fatal(
             f"{text}; raise max.message.bytes of the topic to {LARGEST}, as `liverank topics` sets it"

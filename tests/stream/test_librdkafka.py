@@ -25,6 +25,7 @@ def test_an_error_that_librdkafka_would_retry_is_retried() -> None:
         (librdkafka.REFUSED, "sasl"),
         (librdkafka.NO_TOPIC, "liverank topics"),
         (librdkafka.REPLACED, "taken these partitions over"),
+        ({"INVALID_SESSION_TIMEOUT"}, "session_timeout_ms"),
         ({"MSG_SIZE_TOO_LARGE"}, "max.message.bytes"),
     ],
 )
