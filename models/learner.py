@@ -97,10 +97,10 @@ class Learner:
         self.pairs.clear(evicted)
         cold = resolve(np.full(len(admitted.ids), -1), admitted.ids, self.shape.cold)
         self.trainer.items.copy(cold, admitted.rows)
+        self._owners.mark(np.concatenate([evicted, admitted.rows]))
         # an owner that is told again starts at zero over there: everything has to follow
-        changed = np.concatenate([evicted, admitted.rows, np.array(named, np.int64)])
         for dirty in (self._owners, self.trainer.items.dirty, self.items.dirty, self.pairs.dirty):
-            dirty.mark(changed)
+            dirty.mark(np.array(named, np.int64))
 
     def observe(self, features: Array) -> None:
         """See raw features (float32 [n, F]), so that the bins fit them."""
