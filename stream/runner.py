@@ -27,7 +27,7 @@ from stream.log import Log, Note, Output, Positions, Records, Source
 from stream.settings import Settings
 
 POLL_S = 0.005
-"""`consume` waits the whole time unless the batch is full: this is latency."""
+"""How long to wait for a first record before looking at what is due by time."""
 LIMIT = 4096
 """Records per batch: enough to amortise a batch, few enough to keep slates fresh while catching up."""
 BROADCAST_S = 0.02

@@ -43,19 +43,18 @@ def serve(role: str, settings: Settings, stop: Callable[[], bool], ready: Callab
         run(settings, ready)
         return
     store = Store(Path(settings.checkpoints.path))
-    told = False
+    teller = _Once(ready)
     failures = 0
     while not stop():
+        log = KafkaLog(settings.kafka)
         try:
-            log = KafkaLog(settings.kafka)
             runner = Runner(_role(role, settings, store, log), log, store, settings, time.time)
             runner.start()
             while not stop():
                 runner.once()
                 failures = 0
-                if runner.assigned and not told:
-                    told = True
-                    ready()
+                if runner.assigned:
+                    teller()
             runner.close()
         except Retryable as error:
             # what was not acknowledged is made again from the checkpoint, as after a crash
@@ -63,6 +62,20 @@ def serve(role: str, settings: Settings, stop: Callable[[], bool], ready: Callab
             failures += 1
             logger.warning("%s: %s; starting over in %.1f s", role, error, pause)
             time.sleep(pause)
+        finally:
+            log.close()
+
+
+class _Once:
+    """Calls a function the first time only."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function: Callable[[], None] | None = function
+
+    def __call__(self) -> None:
+        if self._function is not None:
+            self._function()
+            self._function = None
 
 
 def _role(name: str, settings: Settings, store: Store, log: Log) -> Role:
