@@ -12,7 +12,7 @@ from stream.counts import Column, Counts, latency_bin
 from stream.train.buffer import Buffer, Guess
 from stream.train.join import items_of, select
 
-SOURCE = "train"
+ROLE = "train"
 
 
 def count_health(counts: Counts, partition: int, rows: Sequence[tuple[int, str, str, int]]) -> None:
@@ -20,7 +20,7 @@ def count_health(counts: Counts, partition: int, rows: Sequence[tuple[int, str, 
     rows = [row for row in rows if row[3]]
     if rows:
         second, counter, reason, amount = (list(column) for column in zip(*rows, strict=True))
-        dims: dict[str, Column] = {"second": second, "role": SOURCE, "counter": counter, "reason": reason}
+        dims: dict[str, Column] = {"second": second, "role": ROLE, "counter": counter, "reason": reason}
         counts.add(partition, "health", dims, {"count": amount})
 
 
@@ -29,7 +29,7 @@ def count_each(counts: Counts, counter: str, partition: Array, broker_ts: Array)
     for own in np.unique(partition).tolist():
         dims = {
             "second": broker_ts[partition == own] // 1000,
-            "role": SOURCE,
+            "role": ROLE,
             "counter": counter,
             "reason": "",
         }
@@ -39,7 +39,7 @@ def count_each(counts: Counts, counter: str, partition: Array, broker_ts: Array)
 def read_gauges(counts: Counts, partition: int, second: int, values: Mapping[str, float]) -> None:
     """Note what stands at present, in ``gauges``."""
     for gauge, value in values.items():
-        dims: dict[str, Column] = {"second": second, "role": SOURCE, "gauge": gauge}
+        dims: dict[str, Column] = {"second": second, "role": ROLE, "gauge": gauge}
         counts.add(partition, "gauges", dims, {"value": float(value)})
 
 

@@ -136,7 +136,7 @@ class Publisher:
         value = encode_json(
             {**version, **why, "count": len(numbers), "lists": list(zip(*named, strict=True))}
         )
-        headers = {"reason": why["reason"], "role": measure.SOURCE, "time": str(int(self._now * 1000))}
+        headers = {"reason": why["reason"], "role": measure.ROLE, "time": str(int(self._now * 1000))}
         encoded = tuple((name, text.encode()) for name, text in headers.items())
         self._pending.append(Output("dead-letters", b"set-aside", value, headers=encoded))
 

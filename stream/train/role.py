@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models.learner import Learner
 from stream.checkpoint import Checkpoint, Store
+from stream.counts import source_name
 from stream.errors import Fatal
 from stream.log import Output, Records
 from stream.messages import CUBES
@@ -44,6 +47,8 @@ class Train:
         All of them.
     store
         For checkpoints, epochs and snapshots.
+    log_name
+        `Log.identity` of the examples: counts of another log are not these counts.
     make
         Makes the learner for `settings`.
     """
@@ -54,15 +59,21 @@ class Train:
     commits_each_batch = False
 
     def __init__(
-        self, settings: Settings, store: Store, make: Callable[[Settings], Learner] = new_learner
+        self,
+        settings: Settings,
+        store: Store,
+        log_name: str = "",
+        make: Callable[[Settings], Learner] = new_learner,
     ) -> None:
         self.settings, self.store, self._make = settings, store, make
+        self._source = source_name(self.name, log_name)
         self.schema = zlib.crc32(repr((STATE, shape_of(settings).schema, CUBES)).encode())
         self.session: Session | None = None
         self._prepared: Learner | None = None
 
     def prepare(self) -> None:
         """Make a learner and its scoring graph: seconds, which must not pass while others wait for us."""
+        torch.set_num_threads(1)  # batches are small: more threads gain little and take cores from rank
         self._prepared = self._make(self.settings)
         self._prepared.graph()
 
@@ -80,7 +91,7 @@ class Train:
         """
         state = checkpoints[-1].state if checkpoints else None
         learner, self._prepared = self._prepared or self._make(self.settings), None
-        self.session = Session(self.settings, self.store, learner, partitions, state)
+        self.session = Session(self.settings, self.store, learner, self._source, partitions, state)
 
     def drop(self, unit: str) -> None:
         """Forget everything: another process has it now."""

@@ -41,7 +41,7 @@ BLOCK = 512
 STEPS = 15
 """Training steps in one turn, or a few more: about 100 ms, then the log is polled again."""
 
-BEHIND = 8
+BEHIND = 4
 """Full batches waiting, from which on nothing is replayed: what is new must be learned within a second."""
 
 TOGETHER = 512
@@ -62,6 +62,8 @@ class Session:
         As for the role.
     learner
         New; it is brought to `state` here.
+    source
+        Names the counts.
     partitions
         Of the examples.
     state
@@ -78,13 +80,14 @@ class Session:
         settings: Settings,
         store: Store,
         learner: Learner,
+        source: str,
         partitions: list[int],
         state: Mapping[str, Any] | None,
     ) -> None:
         self.settings, self.shape, self.learner = settings.train, shape_of(settings), learner
         self.partitions = partitions
         self.buffer = Buffer(self.shape, self.settings.buffer_lists)
-        self.counts = Counts(measure.SOURCE, BLOCK)
+        self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
         self.time = StreamTime()
         self._passed: dict[int, int] = {}
@@ -166,7 +169,7 @@ class Session:
             try:
                 batch, self._passed[p] = decode(value, self.shape, p, self._passed.get(p, -1))
             except Poison as error:
-                letters.append(dead_letter(records, i, str(error), measure.SOURCE, now))
+                letters.append(dead_letter(records, i, str(error), measure.ROLE, now))
                 rows.append((second, "dead", re.sub(r"\d+", "#", str(error)[:120]), 1))
                 continue
             self._inbox.append(batch)
@@ -264,7 +267,7 @@ class Session:
         }
         measure.read_gauges(self.counts, min(self.partitions), self.time.ms // 1000, gauges)
         return [
-            Output("outcomes", f"{measure.SOURCE}/{p}".encode(), encode_binary(outcomes))
+            Output("outcomes", f"{measure.ROLE}/{p}".encode(), encode_binary(outcomes))
             for p in self.counts.partitions()
             for outcomes in self.counts.take(p)
         ]

@@ -148,8 +148,9 @@ class Versions:
         return message(update)
 
     def freeze(self, through: int) -> Output:
-        """Keep the model as it is for the frozen slot; its file stays for good."""
+        """Keep the model as it is for the frozen slot; its file stays until another is frozen."""
         self.frozen = self._put("frozen", through, self._learner.frozen())
+        self._store.prune("frozen-", 1)
         self.shadow = self._load(self.frozen)
         return message(self.frozen)
 

@@ -45,7 +45,7 @@ class Stage:
 
     def start(self) -> None:
         """A new process; the old one, if there was one, is gone without a word."""
-        self.role = Train(self.settings, self.store, self.make)
+        self.role = Train(self.settings, self.store, make=self.make)
         self.runner = Runner(self.role, self.log, self.store, self.settings, lambda: self.now)
 
     def send(self, value: bytes) -> None:
@@ -287,7 +287,7 @@ def test_a_restored_session_has_the_state_of_the_old_one_and_goes_on_alike(
     old = stage.role.session
     assert old is not None
     state = unpack(pack(old.state()))
-    new = Session(stage.settings, Store(tmp_path / "other"), stage.make(stage.settings), [0], state)
+    new = Session(stage.settings, Store(tmp_path / "other"), stage.make(stage.settings), "train", [0], state)
     again = new.state()
     # a snapshot brings the learner's neighbour lists up to date; the rest of it is compared below
     assert {key for key in state if pack(again[key]) != pack(state[key])} <= {"learner"}
@@ -352,7 +352,7 @@ def test_expired_messages_are_counted_as_lost(stage: Stage) -> None:
 
 
 def test_without_partitions_there_is_nothing_to_do(settings: Settings, make: Make) -> None:
-    role = Train(settings, Store(Path(settings.checkpoints.path)), make)
+    role = Train(settings, Store(Path(settings.checkpoints.path)), make=make)
     assert role.units([]) == {}
     assert role.tick(1.0) == []
     with pytest.raises(Fatal, match="no partitions"):
