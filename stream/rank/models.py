@@ -43,16 +43,16 @@ class Slot:
         """
         if (update.epoch, update.n) <= (self.epoch, self.n):
             return False
-        if update.uri is not None:
-            try:
-                data = store.get(update.uri, update.checksum)
-            except Retryable as error:
-                logger.warning("snapshot %d-%d not used: %s", update.epoch, update.n, error)
+        try:
+            if update.uri is not None:
+                self.served = Served.load(store.get(update.uri, update.checksum), self.shape)
+            elif self.served is not None and (update.epoch, update.n - 1) == (self.epoch, self.n):
+                self.served.apply(update.payload or b"")
+            else:
                 return False
-            self.served = Served.load(data, self.shape)
-        elif self.served is not None and (update.epoch, update.n - 1) == (self.epoch, self.n):
-            self.served.apply(update.payload or b"")
-        else:
+        except (Retryable, ValueError) as error:
+            # the version stays behind, so what follows does not fit until the next snapshot
+            logger.warning("model %s %d-%d not used: %s", update.slot, update.epoch, update.n, error)
             return False
         self.epoch, self.n, self.trained_through = update.epoch, update.n, update.trained_through
         self._refresh(self.served)

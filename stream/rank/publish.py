@@ -168,7 +168,8 @@ class Publisher:
         names = [catalogue.name(code) for code in items.tolist()]
         if None in names and slot.served is not None:
             rows = slot.served.table.lookup(items).tolist()
-            names = [slot.served.names[r] if n is None else n for n, r in zip(names, rows, strict=True)]
+            learned = slot.served.names
+            names = [learned[r] if n is None and r >= 0 else n for n, r in zip(names, rows, strict=True)]
         return [n or "" for n in names]
 
     def _message(
