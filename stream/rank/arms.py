@@ -46,7 +46,8 @@ class Arms:
         """Arm (uint8 [n]) of each user hash (uint64 [n])."""
         mixed = (users ^ (users >> np.uint64(31))) * _SALT
         share = (mixed >> np.uint64(40)).astype(np.float64) / 2**24
-        return np.searchsorted(self._bounds, share, side="right").astype(np.uint8)
+        arm: Array = np.searchsorted(self._bounds, share, side="right").astype(np.uint8)
+        return arm
 
     def trace(self, arm: int, version: str) -> str:
         """Text that an impression echoes to say what was shown: arm, model version, signature."""

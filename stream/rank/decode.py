@@ -13,6 +13,7 @@ from stream.ids import Ids, hash_id
 from stream.log import Records
 from stream.messages import (
     EARLIEST_TS,
+    LATEST_TS,
     AnyEvent,
     Cart,
     Click,
@@ -51,7 +52,7 @@ Array = NDArray[Any]
 class Dead(NamedTuple):
     """A record that cannot be processed: its index in the batch, and why."""
 
-    index: int
+    record: int
     reason: str
 
 
@@ -62,7 +63,7 @@ class Columns(NamedTuple):
     ----------
     events : list[AnyEvent] [n]
         The decoded events, for what only a few need (names, traces).
-    index : int64 [n]
+    record : int64 [n]
         Index of each in its batch.
     offset, ts, broker_ts : int64 [n]
         `ts` is event time, both times in ms.
@@ -70,9 +71,9 @@ class Columns(NamedTuple):
     user : uint64 [n]
     item : uint64 [n]
         Item of a feedback, else 0.
-    price : float32 [n]
+    price : float64 [n]
         -1 where not given.
-    quantity : float32 [n]
+    quantity : int64 [n]
     slate : uint64 [n]
         Hash of the slate id, 0 without.
     own : uint8 [n]
@@ -85,7 +86,7 @@ class Columns(NamedTuple):
     """
 
     events: list[AnyEvent]
-    index: Array
+    record: Array
     offset: Array
     ts: Array
     broker_ts: Array
@@ -102,11 +103,11 @@ class Columns(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A batch, sorted out: every record is a valid event, dead, or repeated."""
+    """A batch, sorted out: every record is a valid event, dead, or repeated (its index in the batch)."""
 
     columns: Columns
     dead: list[Dead]
-    repeated: int
+    repeated: list[int]
 
 
 def decode(records: Records, users: Ids, items: Ids, recent: Recent, max_ahead_ms: int) -> Decoded:
@@ -126,60 +127,54 @@ def decode(records: Records, users: Ids, items: Ids, recent: Recent, max_ahead_m
     events: list[AnyEvent] = []
     index: list[int] = []
     dead: list[Dead] = []
-    repeated = 0
-    for i, value in enumerate(records.values):
+    repeated: list[int] = []
+    for i, (value, broker_ms) in enumerate(zip(records.values, records.timestamps, strict=True)):
         try:
-            event = decode_event(value)
-            if event.ts.__class__ is not int:
-                event = msgspec.structs.replace(event, ts=epoch_ms(event.ts))
-            _check(event, records.timestamps[i], max_ahead_ms)
+            event = _check(decode_event(value), broker_ms, max_ahead_ms)
         except Poison as error:
             dead.append(Dead(i, str(error)))
             continue
-        if event.event_id is not None and recent.seen(event.event_id, event.ts):
-            repeated += 1
+        if event.event_id is not None and recent.seen(event.event_id, epoch_ms(event.ts)):
+            repeated.append(i)
             continue
         events.append(event)
         index.append(i)
     return Decoded(_columns(records, events, np.array(index, np.int64), users, items), dead, repeated)
 
 
-def _check(event: AnyEvent, broker_ms: int, max_ahead_ms: int) -> None:
+def _check(event: AnyEvent, broker_ms: int, max_ahead_ms: int) -> AnyEvent:
+    """The event, its time in ms; raises `Poison` where its fields do not agree."""
     ts = event.ts
-    assert isinstance(ts, int)
-    if ts < EARLIEST_TS:
-        epoch_ms(ts)
+    if not isinstance(ts, int) or not EARLIEST_TS <= ts <= LATEST_TS:
+        ts = epoch_ms(ts)
+        event = msgspec.structs.replace(event, ts=ts)
     if ts > broker_ms + max_ahead_ms:
         raise Poison(f"ts {ts} is {(ts - broker_ms) / 1000:.0f} s ahead of the broker's time")
-    if event.__class__ is Impression and event.prices is not None and len(event.prices) != len(event.items):
+    if isinstance(event, Impression) and event.prices is not None and len(event.prices) != len(event.items):
         raise Poison(f"prices has {len(event.prices)} entries for {len(event.items)} items")
+    return event
 
 
 def _columns(records: Records, events: list[AnyEvent], index: Array, users: Ids, items: Ids) -> Columns:
     n = len(events)
     kind = np.array([KINDS[e.__class__] for e in events], np.uint8)
-    slates = [getattr(e, "slate_id", None) for e in events]
-    item, slate = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-    price, quantity = np.full(n, -1, np.float32), np.ones(n, np.float32)
-    own, size = np.zeros(n, np.uint8), np.zeros(n, np.int64)
-    shown: list[int] = []
-    shown_price: list[float] = []
-    for i, event in enumerate(events):
-        if isinstance(event, Feedback):
-            item[i] = items[event.item_id]
-            if event.price is not None:
-                price[i] = event.price
-            quantity[i] = event.quantity
-        elif event.__class__ is Impression:
-            size[i] = len(event.items)
-            shown += [items[x] for x in event.items]
-            shown_price += event.prices if event.prices is not None else [-1.0] * len(event.items)
-        if slates[i] is not None:
-            slate[i] = hash_id(slates[i])
-            own[i] = slates[i].startswith(OWN_SLATE)
+    acts, shows = np.flatnonzero(kind < IMPRESSION), np.flatnonzero(kind == IMPRESSION)
+    feedback: list[Feedback] = [events[i] for i in acts.tolist()]  # type: ignore[misc]
+    lists: list[Impression] = [events[i] for i in shows.tolist()]  # type: ignore[misc]
+    item, price, quantity = np.zeros(n, np.uint64), np.full(n, -1.0), np.ones(n, np.int64)
+    item[acts] = [items[e.item_id] for e in feedback]
+    price[acts] = [-1.0 if e.price is None else e.price for e in feedback]
+    quantity[acts] = [e.quantity for e in feedback]
+    size = np.zeros(n, np.int64)
+    size[shows] = [len(e.items) for e in lists]
+    slate, own = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
+    for rows, named in ((acts, feedback), (shows, lists)):
+        slate[rows] = [0 if e.slate_id is None else hash_id(e.slate_id) for e in named]
+        own[rows] = [e.slate_id is not None and e.slate_id.startswith(OWN_SLATE) for e in named]
+    prices: list[list[float]] = [[-1.0] * len(e.items) if e.prices is None else e.prices for e in lists]
     return Columns(
         events=events,
-        index=index,
+        record=index,
         offset=np.array(records.offsets, np.int64)[index],
         ts=np.array([e.ts for e in events], np.int64),
         broker_ts=np.array(records.timestamps, np.int64)[index],
@@ -191,6 +186,6 @@ def _columns(records: Records, events: list[AnyEvent], index: Array, users: Ids,
         slate=slate,
         own=own,
         start=np.concatenate([[0], np.cumsum(size)]).astype(np.int64),
-        shown=np.array(shown, np.uint64),
-        shown_price=np.array(shown_price, np.float32),
+        shown=np.array([items[x] for e in lists for x in e.items], np.uint64),
+        shown_price=np.array([x for each in prices for x in each], np.float32),
     )

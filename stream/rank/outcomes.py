@@ -6,15 +6,16 @@ Where a metric is added: a cube in `messages.CUBES`, the counting here (or in `t
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.counts import Counts
+from stream.counts import Coded, Column, Counts, latency_bin
 from stream.log import Records
-from stream.messages import Impression
+from stream.messages import LATEST_TS, Impression
 from stream.rank.arms import BUCKETS
 from stream.rank.decode import CART, CLICK, IMPRESSION, PURCHASE, Columns, Dead
 from stream.rank.feedback import Given, Seen
@@ -22,42 +23,63 @@ from stream.rank.feedback import Given, Seen
 Array = NDArray[Any]
 
 MINUTE = 60
-BINS_PER_OCTAVE = 4
+
+_NUMBER, _QUOTED = re.compile(r"\d+"), re.compile(r"'.*'", re.DOTALL)
 
 
-def health(second: int | Array, counter: str, reason: str = "") -> dict[str, Any]:
+def health(second: int | Array, counter: str, reason: str | list[str] = "") -> dict[str, Column]:
     """Dimensions of one of rank's counters."""
     return {"second": second, "role": "rank", "counter": counter, "reason": reason}
 
 
 def count_records(
-    counts: Counts, records: Records, processed: int, dead: list[Dead], repeated: int, misrouted: int
+    counts: Counts,
+    records: Records,
+    columns: Columns,
+    dead: list[Dead],
+    repeated: list[int],
+    misrouted: Array,
 ) -> None:
-    """Account for every record of a batch: consumed = processed + repeated + dead."""
-    second = records.timestamps[0] // 1000
-    amounts = {
-        "consumed": len(records.offsets),
-        "processed": processed,
-        "repeated": repeated,
-        "misrouted": misrouted,
+    """Account for every record of a batch, in its own second: consumed = processed + repeated + dead.
+
+    Parameters
+    ----------
+    misrouted
+        Indices (int [*]) of the events that belong to another partition.
+    """
+    seconds = broker_seconds(records.timestamps)
+    of_counter = {
+        "consumed": seconds,
+        "processed": seconds[columns.record],
+        "repeated": seconds[repeated],
+        "misrouted": seconds[columns.record[misrouted]],
     }
-    for counter, amount in amounts.items():
-        if amount:
-            counts.add(records.partition, "health", health(second, counter), {"count": amount})
-    for reason, amount in Counter(_kind(d.reason) for d in dead).items():
-        counts.add(records.partition, "health", health(second, "dead", reason), {"count": amount})
+    for counter, second in of_counter.items():
+        counts.add(records.partition, "health", health(second, counter), {"count": 1})
+    if dead:
+        second, reasons = seconds[[d.record for d in dead]], [_kind(d.reason) for d in dead]
+        counts.add(records.partition, "health", health(second, "dead", reasons), {"count": 1})
+
+
+def broker_seconds(timestamps: list[int] | Array) -> Array:
+    """Seconds of broker times (ms), within what a column of seconds holds: producers may set any time.
+
+    >>> broker_seconds([-1, 1_700_000_000_999, 1 << 62]).tolist()
+    [0, 1700000000, 4102444800]
+    """
+    seconds: Array = np.clip(np.asarray(timestamps, np.int64), 0, LATEST_TS) // 1000
+    return seconds
 
 
 def _kind(reason: str) -> str:
-    """A reason without its numbers, so that there are few of them.
+    """A reason without what it quotes and without its numbers, so that there are few of them.
 
     >>> _kind("ts 170 is before 2000-01-01: it is read as milliseconds since the epoch")
     'ts # is before #-#-#: it is read as milliseconds since the epoch'
+    >>> _kind("Invalid value 'clik' - at `$.type`")
+    "Invalid value '...' - at `$.type`"
     """
-    words = "".join("#" if c.isdigit() else c for c in reason[:120])
-    while "##" in words:
-        words = words.replace("##", "#")
-    return words
+    return _NUMBER.sub("#", _QUOTED.sub("'...'", reason))[:120]
 
 
 def count_events(
@@ -88,10 +110,10 @@ def _count_impressions(
     shows = np.flatnonzero(columns.kind == IMPRESSION)
     size = np.diff(columns.start)[shows]
     second = columns.ts[shows] // 1000
-    arm = _named(given.arm[shows], arms)
-    place = np.concatenate([np.arange(1, n + 1) for n in size])
-    item_second, item_arm = np.repeat(second, size), np.repeat(arm, size)
-    surface = np.repeat(_named(given.surface[shows], surfaces), size)
+    arm = Coded(given.arm[shows], arms)
+    place = np.arange(1, len(columns.shown) + 1) - np.repeat(columns.start[shows], size)
+    item_second, item_arm = np.repeat(second, size), Coded(np.repeat(arm.codes, size), arms)
+    surface = Coded(np.repeat(given.surface[shows], size), surfaces)
     counts.add(
         partition,
         "ctr",
@@ -102,15 +124,16 @@ def _count_impressions(
     counts.add(
         partition, "experiment", {"second": second, "arm": arm, "bucket": bucket}, {"impressions": size}
     )
-    names: list[str] = []
-    for i in shows:
-        event = columns.events[i]
-        assert isinstance(event, Impression)
-        names += event.items
+    lists = [columns.events[i] for i in shows.tolist()]
+    names = [name for one in lists if isinstance(one, Impression) for name in one.items]
     counts.add(
         partition,
         "items",
-        {"second": item_second // MINUTE * MINUTE, "arm": item_arm, "item_id": names},
+        {
+            "second": item_second // MINUTE * MINUTE,
+            "arm": item_arm,
+            "item_id": _items(columns.shown, names.__getitem__),
+        },
         {"impressions": 1},
     )
     counts.add(
@@ -140,28 +163,28 @@ def _count_feedback(
     acts = np.flatnonzero(columns.kind <= PURCHASE)
     at = seen.row[acts]
     kind, second = columns.kind[acts], columns.ts[acts] // 1000
-    arm, surface = _named(seen.arm[at], arms), _named(seen.surface[at], surfaces)
-    price = np.maximum(columns.price[acts], 0).astype(np.float64)
+    arm, surface = Coded(seen.arm[at], arms), Coded(seen.surface[at], surfaces)
+    paid = np.maximum(columns.price[acts], 0) * columns.quantity[acts]
     sums = {
         "clicks": kind == CLICK,
         "carts": kind == CART,
         "purchases": kind == PURCHASE,
-        "revenue": np.where(kind == PURCHASE, price * columns.quantity[acts], 0.0),
+        "revenue": np.where(kind == PURCHASE, paid, 0.0),
     }
-    dims = {"second": second, "arm": arm}
+    dims: dict[str, Column] = {"second": second, "arm": arm}
     counts.add(partition, "ctr", {**dims, "surface": surface, "position": seen.place[at] + 1}, sums)
     bucket = (columns.user[acts] % np.uint64(BUCKETS)).astype(np.int64)
     counts.add(partition, "experiment", {**dims, "bucket": bucket}, sums)
-    names = [columns.events[i].item_id for i in acts]  # type: ignore[union-attr]
-    counts.add(partition, "items", {**dims, "second": second // MINUTE * MINUTE, "item_id": names}, sums)
-    unlisted = int((seen.place[at] < 0).sum())
-    if unlisted:
-        second_ = int(columns.broker_ts[0]) // 1000
-        counts.add(partition, "health", health(second_, "unlisted"), {"count": unlisted})
+    item = _items(columns.item[acts], lambda i: columns.events[acts[i]].item_id)  # type: ignore[union-attr]
+    counts.add(partition, "items", {**dims, "second": second // MINUTE * MINUTE, "item_id": item}, sums)
+    unlisted = broker_seconds(columns.broker_ts[acts[seen.place[at] < 0]])
+    counts.add(partition, "health", health(unlisted, "unlisted"), {"count": 1})
 
 
-def _named(codes: Array, names: list[str]) -> Array:
-    return np.array(names, dtype=object)[codes]
+def _items(codes: Array, name: Callable[[int], str]) -> Coded:
+    """Column of item ids from their hashes (uint64 [n]); `name` tells the id of the item at an index."""
+    _, first, code = np.unique(codes, return_index=True, return_inverse=True)
+    return Coded(code, [name(i) for i in first.tolist()])
 
 
 def count_slates(counts: Counts, published: list[tuple[int, float]], now: float) -> None:
@@ -184,12 +207,3 @@ def count_slates(counts: Counts, published: list[tuple[int, float]], now: float)
             {"count": 1},
         )
         counts.add(partition, "health", health(second, "slates"), {"count": len(latency)})
-
-
-def latency_bin(ms: Array) -> Array:
-    """Upper edge (ms) of the bin of each latency: powers of 2 ** (1 / `BINS_PER_OCTAVE`), at least 1.
-
-    >>> latency_bin(np.array([0.2, 3.0, 4.0])).round(2).tolist()
-    [1.0, 3.36, 4.0]
-    """
-    return 2.0 ** (np.ceil(BINS_PER_OCTAVE * np.log2(np.maximum(ms, 1.0))) / BINS_PER_OCTAVE)

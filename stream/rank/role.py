@@ -240,9 +240,10 @@ class Rank:
         share = self.shares[partition]
         columns, dead, repeated = self._decode(records, share)
         self.counts.advance(partition, records.offsets[-1])
-        misrouted = sum(self.routes[event.user_id] != partition for event in columns.events)
-        outcomes.count_records(self.counts, records, len(columns.events), dead, repeated, misrouted)
-        outputs = [dead_letter(records, d.index, d.reason, self.name, now) for d in dead]
+        routes = np.array([self.routes[event.user_id] for event in columns.events], np.int64)
+        misrouted = np.flatnonzero(routes != partition)
+        outcomes.count_records(self.counts, records, columns, dead, repeated, misrouted)
+        outputs = [dead_letter(records, d.record, d.reason, self.name, now) for d in dead]
         share.since_checkpoint += len(records.offsets)
         if not columns.events:
             return outputs
@@ -295,7 +296,7 @@ class Rank:
             arm=arm,
             surface=surface,
             item=columns.item,
-            price=columns.price,
+            price=columns.price.astype(np.float32),
             slate=columns.slate,
             own=columns.own,
             start=columns.start,
