@@ -13,7 +13,8 @@ import numpy as np
 
 from models.batch import TASKS, Array, F, Lists, Shape
 from stream.errors import Poison
-from stream.messages import MAX_LIST, Examples, decode_examples
+from stream.ids import RESERVED
+from stream.messages import LATEST_TS, MAX_LIST, Examples, decode_examples
 
 COLUMNS: dict[str, tuple[type, str]] = {
     "list_offset": (np.int64, "B"),
@@ -124,7 +125,7 @@ def decode(value: bytes | None, shape: Shape, partition: int, passed: int = -1) 
     """
     try:
         message = decode_examples(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Poison(str(error)) from None
     if message.schema != shape.schema:
         raise Poison(
@@ -134,6 +135,8 @@ def decode(value: bytes | None, shape: Shape, partition: int, passed: int = -1) 
         raise Poison(f"examples of partition {message.partition} in partition {partition}")
     columns = _columns(message, shape.history)
     _check(columns)
+    if not all(RESERVED <= code < 1 << 64 for code in message.names):
+        raise Poison("names: not all are of 64-bit ids")
     lists = _lists(columns, shape)
     shown = Shown(
         lists,
@@ -178,6 +181,12 @@ def _check(columns: dict[str, Array]) -> None:
     for name in ("label_task", "act_task"):
         if (columns[name] >= len(TASKS)).any():
             raise Poison(f"{name}: not within 0 to {len(TASKS) - 1}")
+    for name in ("item", "act_item"):
+        if (columns[name] < RESERVED).any():
+            raise Poison(f"{name}: ids below {RESERVED} are nobody's")
+    for name in ("list_ts", "list_broker_ts", "label_ts", "label_broker_ts", "act_ts"):
+        if ((columns[name] < 0) | (columns[name] > LATEST_TS)).any():
+            raise Poison(f"{name}: not within 1970 to 2100")
     for name in ("features", "list_age", "act_age"):
         if not np.isfinite(columns[name]).all():
             raise Poison(f"{name}: not all are finite")

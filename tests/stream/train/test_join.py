@@ -55,6 +55,11 @@ def test_only_lists_of_ours_have_places() -> None:
         ({"label_task": [0, 3]}, "label_task: not within 0 to 2"),
         ({"act_task": [7, 0]}, "act_task"),
         ({"features": np.full((5, F), np.nan)}, "features: not all are finite"),
+        ({"item": [1, 2, 3, 4, 5]}, "item: ids below 2"),
+        ({"act_item": [2, 0]}, "act_item: ids below 2"),
+        ({"names": {-1: "x"}}, "names: not all are of 64-bit ids"),
+        ({"list_broker_ts": [T0, 10 * T0]}, "list_broker_ts: not within 1970 to 2100"),
+        ({"label_ts": [-1, T0]}, "label_ts: not within"),
         ({"list_age": np.full((2, 4), np.inf)}, "list_age: not all are finite"),
     ],
 )
@@ -86,12 +91,12 @@ def test_what_was_passed_is_dropped_when_it_comes_again() -> None:
 def test_merging_and_selecting_keep_every_list_whole() -> None:
     one, _ = decode(encode_binary(message(SHAPE, 0, 5, 8, **columns())), SHAPE, 0)
     two, _ = decode(
-        encode_binary(message(SHAPE, 1, 9, 9, **lists(SHAPE, [9], T0, [4]), names={1: "x"})), SHAPE, 1
+        encode_binary(message(SHAPE, 1, 9, 9, **lists(SHAPE, [9], T0, [4]), names={71: "x"})), SHAPE, 1
     )
     both = merge([one, two])
     assert both.shown.offset.tolist() == [5, 6, 9]
     assert both.shown.partition.tolist() == [0, 0, 1]
-    assert both.names == {1: "x"}
+    assert both.names == {71: "x"}
     assert len(both.labels.offset) == len(both.acts.item) == 2
     picked = select(both.shown.lists, np.array([2, 0]))
     assert picked.item.tolist() == [902, 903, 904, 905, 502, 503]
