@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -42,7 +43,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     newest_ts
         Newest event time (ms) that the state has seen.
     base
-        Sequence number of the whole checkpoint that this one only adds to; -1 for a whole one.
+        Number of the whole checkpoint that this one only adds to; -1 for a whole one.
     state
         Plain data and numpy arrays.
     """
@@ -83,6 +84,29 @@ def _decode_array(code: int, data: memoryview) -> np.ndarray:
     return np.frombuffer(data[2 + size :], dtype).reshape(shape).copy()
 
 
+_FILE = re.compile(r"-(\d{8})-(\d{10})-(\d{10})\.checkpoint")
+
+
+class _Name(NamedTuple):
+    """What names a checkpoint of a unit, in the order in which they were written.
+
+    >>> _Name.parse("rank-3-00000002-0000000007-0000000001.checkpoint")
+    _Name(epoch=2, whole=7, increment=1)
+    """
+
+    epoch: int
+    whole: int
+    increment: int
+
+    def file(self, unit: str) -> str:
+        return f"{unit}-{self.epoch:08d}-{self.whole:010d}-{self.increment:010d}.checkpoint"
+
+    @classmethod
+    def parse(cls, file: str) -> _Name | None:
+        match = _FILE.search(file)
+        return cls(*map(int, match.groups())) if match else None
+
+
 class Store:
     """A directory of checkpoints and snapshots.
 
@@ -114,7 +138,8 @@ class Store:
                 os.fsync(file.fileno())
             partial.replace(self.path / name)
         except OSError as error:
-            raise Retryable(f"checkpoint store {self.path}: cannot write {name}: {error.strerror}") from None
+            partial.unlink(missing_ok=True)
+            raise self._refused("write", name, error) from None
         return zlib.crc32(data)
 
     def get(self, name: str, checksum: int) -> bytes:
@@ -122,7 +147,7 @@ class Store:
         try:
             data = (self.path / name).read_bytes()
         except OSError as error:
-            raise Retryable(f"checkpoint store {self.path}: cannot read {name}: {error.strerror}") from None
+            raise self._refused("read", name, error) from None
         if zlib.crc32(data) != checksum:
             raise Retryable(f"checkpoint store {self.path}: {name} is damaged (checksum)")
         return data
@@ -136,48 +161,79 @@ class Store:
         """Take the next epoch of a unit: nobody else ever gets the same number."""
         epoch = self.newest_epoch(unit) + 1
         while True:
+            name = f"{unit}.epoch-{epoch:08d}"
             try:
-                (self.path / f"{unit}.epoch-{epoch:08d}").open("x").close()
+                (self.path / name).open("x").close()
             except FileExistsError:
                 epoch += 1
+            except OSError as error:
+                raise self._refused("write", name, error) from None
             else:
                 self.prune(f"{unit}.epoch-", KEPT)
                 return epoch
 
     def newest_epoch(self, unit: str) -> int:
         """The highest epoch claimed, 0 when none is."""
-        return max((int(p.name.rpartition("-")[2]) for p in self.path.glob(f"{unit}.epoch-*")), default=0)
+        claimed = [int(p.name.rpartition("-")[2]) for p in self.path.glob(f"{unit}.epoch-*")]
+        return max(claimed + [name.epoch for name in self._names(unit)], default=0)
 
-    def write(self, unit: str, checkpoint: Checkpoint) -> int:
-        """Write the next checkpoint of a unit; returns its sequence number."""
-        files = self._files(unit)
-        sequence = int(files[-1].stem.rpartition("-")[2]) + 1 if files else 0
-        body = pack(checkpoint)
-        self.put(f"{unit}-{sequence:010d}.checkpoint", zlib.crc32(body).to_bytes(4, "little") + body)
+    def write(self, unit: str, checkpoint: Checkpoint, epoch: int) -> int:
+        """Write the next checkpoint of a unit; returns the number of the whole one in it.
+
+        Parameters
+        ----------
+        epoch
+            What `claim` gave to whoever writes. Readers take the highest epoch, and nobody removes
+            files of a higher one: who was taken for dead and wakes up does no harm.
+
+        Raises
+        ------
+        Retryable
+            When the disk refuses.
+        """
+        own = [name for name in self._names(unit) if name.epoch == epoch]
+        last = own[-1] if own else _Name(epoch, -1, 0)
         if checkpoint.base < 0:
-            for path in files[: -KEPT + 1] if KEPT > 1 else files:
-                path.unlink(missing_ok=True)
-        else:  # an increment replaces the one before it
-            for path in files:
-                if int(path.stem.rpartition("-")[2]) > checkpoint.base:
-                    path.unlink(missing_ok=True)
-        return sequence
+            name = _Name(epoch, last.whole + 1, 0)
+        else:
+            name = _Name(epoch, checkpoint.base, last.increment + 1)
+        body = pack(checkpoint)
+        self.put(name.file(unit), zlib.crc32(body).to_bytes(4, "little") + body)
+        self._tidy(unit, name)
+        return name.whole
 
     def read(self, unit: str, schema: int, identity: str) -> list[Checkpoint]:
         """The newest readable checkpoint: the whole one, then what adds to it; empty when there is none."""
-        for path in reversed(self._files(unit)):
-            newest = self._read(path, schema, identity)
+        for name in reversed(self._names(unit)):
+            newest = self._read(self.path / name.file(unit), schema, identity)
             if newest is None:
                 continue
             if newest.base < 0:
                 return [newest]
-            base = self._read(self.path / f"{unit}-{newest.base:010d}.checkpoint", schema, identity)
+            whole = name._replace(increment=0)
+            base = self._read(self.path / whole.file(unit), schema, identity)
             if base is not None:
                 return [base, newest]
         return []
 
-    def _files(self, unit: str) -> list[Path]:
-        return sorted(self.path.glob(f"{unit}-*.checkpoint"))
+    def _names(self, unit: str) -> list[_Name]:
+        """Checkpoints of a unit, oldest first."""
+        return sorted(name for p in self.path.glob(f"{unit}-*.checkpoint") if (name := _Name.parse(p.name)))
+
+    def _tidy(self, unit: str, newest: _Name) -> None:
+        """Keep up to `newest` the last whole checkpoints, each with its last increment; remove the others."""
+        older = [name for name in self._names(unit) if name <= newest]
+        last = {name[:2]: name for name in older}
+        kept = set(sorted(last)[-KEPT:])
+        for name in older:
+            if name[:2] not in kept or (name.increment and name != last[name[:2]]):
+                (self.path / name.file(unit)).unlink(missing_ok=True)
+        for path in self.path.glob(f".{unit}-*.checkpoint.*"):  # of somebody who died while writing
+            if (left := _Name.parse(path.name)) and left <= newest:
+                path.unlink(missing_ok=True)
+
+    def _refused(self, verb: str, name: str, error: OSError) -> Retryable:
+        return Retryable(f"checkpoint store {self.path}: cannot {verb} {name}: {error.strerror}")
 
     def _read(self, path: Path, schema: int, identity: str) -> Checkpoint | None:
         try:

@@ -82,7 +82,7 @@ class Role(Protocol):
     def state(self, unit: str, sequence: int) -> tuple[dict[str, Any], int, int]:
         """State to keep, the newest event time in it, and the base sequence (-1: it is whole).
 
-        `sequence` is that of the unit's last checkpoint, -1 when there is none yet.
+        `sequence` is that of the unit's last whole checkpoint in this run, -1 when there is none yet.
         """
         ...
 
@@ -127,6 +127,7 @@ class Runner:
         self.quiet_until: Positions = {}
         self.units: dict[str, list[int]] = {}
         self.notes: dict[int, Note] = {}
+        self.epochs: dict[str, int] = {}
         self.sequences: dict[str, int] = {}
         self.assigned = False
         self._next_broadcast = 0.0
@@ -182,9 +183,7 @@ class Runner:
         return sum(len(records.offsets) for records in batch)
 
     def close(self) -> None:
-        """Checkpoint everything and leave."""
-        for unit in self.units:
-            self._checkpoint(unit)
+        """Checkpoint everything (as whenever partitions are taken away) and leave."""
         self.source.close()
         for source in self.sources.values():
             source.close()
@@ -217,6 +216,7 @@ class Runner:
         committed = source.committed(partitions)
         start: Positions = {}
         for unit, own in self.role.units(partitions).items():
+            self.epochs[unit] = self.store.claim(unit)
             found = self.store.read(unit, self.role.schema, self._identity)
             self.role.restore(unit, own, found)
             self.units[unit], self.sequences[unit] = own, NEVER
@@ -224,9 +224,10 @@ class Runner:
                 held = found[-1].positions.get(p, 0) if found else 0
                 self.notes[p] = Note(held, found[-1].newest_ts if found else 0)
                 self.quiet_until[p] = max(held, committed[p].offset if p in committed else 0)
-                start[p] = held
+                self.positions[p] = held
+                if found:  # else the log's beginning, wherever that is by now
+                    start[p] = held
                 logger.info("%s[%d]: from %d, quiet up to %d", self.role.input, p, held, self.quiet_until[p])
-        self.positions.update(start)
         self.assigned = True
         return start
 
@@ -257,6 +258,7 @@ class Runner:
                 base=base,
                 state=state,
             ),
+            self.epochs[unit],
         )
         if base < 0:
             self.sequences[unit] = sequence
