@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stream.log import Output, Records
 
-MAX_BYTES = 900_000
-"""What a broker takes with its default settings; a longer value is cut, and says so."""
+MAX_BYTES, MAX_KEY = 900_000, 10_000
+"""What a broker takes with its default settings; a longer value or key is cut, and the letter says so."""
 
 
 def dead_letter(records: Records, index: int, reason: str, role: str, now: float) -> Output:
@@ -40,4 +40,7 @@ def dead_letter(records: Records, index: int, reason: str, role: str, now: float
     if value is not None and len(value) > MAX_BYTES:
         headers.append(("bytes", str(len(value)).encode()))
         value = value[:MAX_BYTES]
+    if key is not None and len(key) > MAX_KEY:
+        headers.append(("key-bytes", str(len(key)).encode()))
+        key = key[:MAX_KEY]
     return Output("dead-letters", key, value, headers=tuple(headers))

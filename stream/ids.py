@@ -10,6 +10,10 @@ RESERVED = 2
 """Hashes below this mean "empty" and "deleted" in hash tables."""
 
 
+ENVELOPE = 16
+"""Bytes that a name and its hash take in a message, besides the name's own."""
+
+
 def hash_id(name: str) -> int:
     """64-bit hash (xxh3) of a name, never one of the reserved values.
 
@@ -19,43 +23,63 @@ def hash_id(name: str) -> int:
     return max(xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass")), RESERVED)
 
 
-class Ids(dict[str, int]):
-    """A bounded memory of hashes: `ids[name]` computes what it has not seen.
+class Hashes(dict[str, int]):
+    """A bounded memory of hashes: `hashes[name]` computes what it has not seen.
 
     Parameters
     ----------
     limit
-        Names kept; when more have been seen, `trim` forgets all of them (they cost a hash again).
-
-    Attributes
-    ----------
-    fresh : dict[int, str]
-        What was computed since the last `take_fresh`: hash -> name.
-
-    Examples
-    --------
-    >>> ids = Ids(limit=100)
-    >>> code = ids["shoe"]
-    >>> ids.take_fresh() == {code: "shoe"}, ids["shoe"] == code, ids.take_fresh()
-    (True, True, {})
+        Names kept; beyond it all are forgotten (they cost a hash again).
     """
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
+
+    def __missing__(self, name: str) -> int:
+        if len(self) >= self.limit:
+            self.clear()
+        code = self[name] = hash_id(name)
+        return code
+
+
+class Ids(Hashes):
+    """`Hashes` that tell which names are new.
+
+    Attributes
+    ----------
+    fresh : dict[int, str]
+        What was computed and not taken yet: hash -> name.
+
+    Examples
+    --------
+    >>> ids = Ids(limit=100)
+    >>> code = ids["shoe"]
+    >>> ids.take_fresh(1000) == {code: "shoe"}, ids["shoe"] == code, ids.take_fresh(1000)
+    (True, True, {})
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
         self.fresh: dict[int, str] = {}
 
     def __missing__(self, name: str) -> int:
-        code = self[name] = hash_id(name)
+        code = super().__missing__(name)
         self.fresh[code] = name
         return code
 
-    def take_fresh(self) -> dict[int, str]:
-        """Names met since the last call; forgets everything when over the limit."""
-        fresh, self.fresh = self.fresh, {}
-        if len(self) > self.limit:
-            self.clear()
-        return fresh
+    def take_fresh(self, limit_bytes: int) -> dict[int, str]:
+        """New names, up to about `limit_bytes` of them; the others wait."""
+        taken: dict[int, str] = {}
+        size = 0
+        for code, name in self.fresh.items():
+            size += ENVELOPE + 4 * len(name)
+            if size > limit_bytes:
+                break
+            taken[code] = name
+        for code in taken:
+            del self.fresh[code]
+        return taken
 
 
 class Routes(dict[str, int]):
@@ -66,7 +90,7 @@ class Routes(dict[str, int]):
         self.partitions, self.limit = partitions, limit
 
     def __missing__(self, user_id: str) -> int:
-        if len(self) > self.limit:
+        if len(self) >= self.limit:
             self.clear()
         partition = self[user_id] = partition_of(user_id.encode("utf-8", "surrogatepass"), self.partitions)
         return partition

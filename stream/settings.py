@@ -25,7 +25,7 @@ from stream.errors import SettingsError
 from stream.messages import TOPICS
 
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=3e9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 PREFIX = "LIVERANK_"
@@ -221,7 +221,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
             tree = tomllib.loads(path.read_text())
         except OSError as error:
             raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: not valid TOML: {error}") from None
         _refuse_secrets(tree, path)
         _check(tree, str(path))

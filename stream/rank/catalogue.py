@@ -34,7 +34,7 @@ class Catalogue:
     Parameters
     ----------
     limit
-        Items kept; further ones are refused.
+        Items kept; further ones take the place of retired ones, or are refused.
     categories
         Buckets of categories.
 
@@ -52,7 +52,9 @@ class Catalogue:
         self.row_of: dict[int, int] = {}
         self.table = Table(1024)
         self.entries = self._arrays(1024)
+        self._retired: dict[int, None] = {}
         self._newest: Array | None = None
+        self._asked = 0
 
     def __len__(self) -> int:
         return len(self.row_of)
@@ -63,26 +65,25 @@ class Catalogue:
         code = hash_id(item.item_id)
         row = self.row_of.get(code)
         if row is None:
-            if len(self.row_of) >= self.limit:
-                raise Poison(f"the catalogue is full ({self.limit} items): raise features.items")
-            row = self.row_of[code] = len(self.row_of)
-            self._ensure(row)
-            self.names[code] = item.item_id
-            self.table.put(np.array([code], np.uint64), np.array([row]))
+            row = self._admit(code, item.item_id)
         elif item.published_at is None:
             published = int(self.entries.published[row])
+        self._retired.pop(code, None)
         e = self.entries
+        if published != e.published[row] or item.available != e.available[row]:
+            self._newest = None
         e.category[row] = 1 + hash_id(item.category) % (self.categories - 1) if item.category else 0
         e.brand[row] = 1 + hash_id(item.brand) % BRANDS if item.brand else 0
         e.price[row] = -1.0 if item.price is None else item.price
         e.published[row] = published
         e.available[row] = item.available
-        self._newest = None
 
     def retire(self, item_id: str) -> None:
         """Take an item out of recommendations, as its tombstone asks."""
-        row = self.row_of.get(hash_id(item_id))
+        code = hash_id(item_id)
+        row = self.row_of.get(code)
         if row is not None:
+            self._retired[code] = None
             self.entries.available[row] = 0
             self._newest = None
 
@@ -96,11 +97,29 @@ class Catalogue:
 
     def newest(self, n: int) -> Array:
         """Ids (uint64) of the `n` available items published last, newest first."""
-        if self._newest is None or len(self._newest) < n:
-            count = len(self.row_of)
-            order = np.lexsort((np.arange(count), -self.entries.published[:count]))
-            self._newest = self.table.ids[order[self.entries.available[order] > 0][:n]]
+        if self._newest is None or self._asked < n:
+            rows = np.flatnonzero(self.entries.available[: len(self.row_of)])
+            if len(rows) > n:  # sort only what is not certain to fall off
+                published = self.entries.published[rows]
+                rows = rows[published >= np.partition(published, len(rows) - n)[len(rows) - n]]
+            order = np.lexsort((rows, -self.entries.published[rows]))[:n]
+            self._newest, self._asked = self.table.ids[rows[order]], n
         return self._newest[:n]
+
+    def _admit(self, code: int, name: str) -> int:
+        """A row for a new item: a free one, or that of the item that has been retired the longest."""
+        if len(self.row_of) < self.limit:
+            row = len(self.row_of)
+            self._ensure(row)
+        elif self._retired:
+            oldest = next(iter(self._retired))
+            del self._retired[oldest], self.names[oldest]
+            row = self.row_of.pop(oldest)
+        else:
+            raise Poison(f"the catalogue is full ({self.limit} items): raise features.items")
+        self.row_of[code], self.names[code] = row, name
+        self.table.put(np.array([code], np.uint64), np.array([row]))
+        return row
 
     def _ensure(self, row: int) -> None:
         if row < len(self.entries.price):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import Poison
-from stream.ids import Ids, hash_id
+from stream.ids import Hashes, hash_id
 from stream.log import Records
 from stream.messages import (
     EARLIEST_TS,
@@ -110,7 +110,7 @@ class Decoded(NamedTuple):
     repeated: list[int]
 
 
-def decode(records: Records, users: Ids, items: Ids, recent: Recent, max_ahead_ms: int) -> Decoded:
+def decode(records: Records, users: Hashes, items: Hashes, recent: Recent, max_ahead_ms: int) -> Decoded:
     """Decode a batch.
 
     Parameters
@@ -155,7 +155,7 @@ def _check(event: AnyEvent, broker_ms: int, max_ahead_ms: int) -> AnyEvent:
     return event
 
 
-def _columns(records: Records, events: list[AnyEvent], index: Array, users: Ids, items: Ids) -> Columns:
+def _columns(records: Records, events: list[AnyEvent], index: Array, users: Hashes, items: Hashes) -> Columns:
     n = len(events)
     kind = np.array([KINDS[e.__class__] for e in events], np.uint8)
     acts, shows = np.flatnonzero(kind < IMPRESSION), np.flatnonzero(kind == IMPRESSION)

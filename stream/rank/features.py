@@ -18,10 +18,13 @@ from models.covisitation import Scratch, gather_near, near_features
 from models.statistics import write_category_features, write_item_features
 from models.table import find
 from stream.rank.catalogue import Entries
-from stream.rank.visitors import RING, Memory
+from stream.rank.visitors import DISMISSED, RING, Memory
 
 NONE_PLACE = -30.0
 """A place difference where there is no place to compare with."""
+
+FORGOTTEN = np.float32(1e12)
+"""Seconds after which nothing is left of an act."""
 
 RECENCY = 0.9
 """Each history entry weighs so much of the one after it."""
@@ -185,9 +188,12 @@ def write_age(out: Array, v: int, now: int, memory: Memory) -> None:
 
 @numba.njit(cache=True)
 def gather_neighbours(scratch: Scratch, v: int, now: int, memory: Memory, known: Known) -> None:
-    """Add up the neighbours of a visitor's history in `scratch`."""
+    """Add up the neighbours of a visitor's history in `scratch`; those of dismissed items count nothing."""
     age = np.empty(memory.history_item.shape[1], np.float32)
     write_age(age, v, now, memory)
+    for k in range(len(age)):
+        if memory.history_flags[v, k] & DISMISSED != 0:
+            age[k] = FORGOTTEN
     gather_near(
         scratch,
         memory.history_item[v],
@@ -246,6 +252,8 @@ def _write_taste(row: Array, category: int, brand: int, v: int, memory: Memory) 
     for k in range(memory.history_item.shape[1]):
         if memory.history_item[v, k] == 0:
             break
+        if memory.history_flags[v, k] & DISMISSED != 0:
+            continue  # what is not wanted is no taste
         total += weight
         if category != 0 and memory.history_category[v, k] == category:
             same_category += weight

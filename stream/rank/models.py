@@ -6,10 +6,10 @@ import logging
 from typing import Any
 
 import numpy as np
-from models.served import Served
 from numpy.typing import NDArray
 
 from models.batch import S, Shape
+from models.served import Served
 from stream.checkpoint import Store
 from stream.errors import Retryable
 from stream.messages import ModelUpdate

@@ -212,4 +212,5 @@ def _due(columns: Columns, visitor: Array, arms: Arms) -> list[Due]:
 
 
 def _list_hash(items: list[SlateItem]) -> int:
-    return hash_id("\n".join(item.item_id for item in items))
+    """Names what a slate shows; an empty one has the value of none at all, 0."""
+    return hash_id("\n".join(item.item_id for item in items)) if items else 0

@@ -12,7 +12,7 @@ from stream.checkpoint import Checkpoint, Store
 from stream.counts import Column, Counts, source_name, split_blocks
 from stream.dead_letters import dead_letter
 from stream.errors import Poison
-from stream.ids import Ids, Routes
+from stream.ids import Hashes, Ids, Routes
 from stream.log import Output, Records
 from stream.messages import Impression, decode_item, decode_model, encode_binary
 from stream.rank import outcomes
@@ -87,7 +87,7 @@ class Rank:
         self.shape = shape_of(settings)
         self.schema = self.shape.schema
         self.arms = Arms(settings)
-        self.users = Ids(limit=500_000)
+        self.users = Hashes(limit=500_000)
         self.items = Ids(limit=500_000)
         self.routes = Routes(settings.kafka.partitions, limit=500_000)
         self.catalogue = Catalogue(settings.features.items, self.shape.categories)
@@ -118,7 +118,7 @@ class Rank:
         self.publisher.prepare(self.slots["fresh"], self.catalogue)
         del self.shares[NOWHERE]
         self.items.clear()
-        self.items.take_fresh()
+        self.items.fresh.clear()
 
     def units(self, partitions: list[int]) -> dict[str, list[int]]:
         """Each partition is a unit of its own, so that it can move alone."""
@@ -147,13 +147,7 @@ class Rank:
         """Take in catalogue entries and model updates."""
         if records.topic == "items":
             return self._absorb_items(records, now)
-        updates = [decode_model(value) for value in records.values if value is not None]
-        whole = [k for k, update in enumerate(updates) if update.uri is not None and update.slot == "fresh"]
-        for k, update in enumerate(updates):
-            # a late start reads many snapshots at once: only the newest matters
-            if update.slot != "fresh" or not whole or k >= whole[-1]:
-                self.slots[update.slot].take(update, self.store)
-        return []
+        return self._absorb_updates(records, now)
 
     def process(self, records: Records, now: float, quiet: bool) -> list[Output]:
         """Events into state, examples, counts and slates."""
@@ -212,8 +206,9 @@ class Rank:
         return due
 
     def gap(self, partition: int, count: int) -> None:
-        """Count events that expired before they were read."""
-        self.counts.add(partition, "health", outcomes.health(0, "lost"), {"count": count})
+        """Count events that expired before they were read, in the second of the newest one before them."""
+        second = self.shares[partition].newest_ts // 1000
+        self.counts.add(partition, "health", outcomes.health(second, "lost"), {"count": count})
 
     def _read_gauges(self, second: int) -> None:
         for partition, share in self.shares.items():
@@ -235,6 +230,23 @@ class Rank:
                 outputs.append(dead_letter(records, i, str(error), self.name, now))
         return outputs
 
+    def _absorb_updates(self, records: Records, now: float) -> list[Output]:
+        outputs, updates = [], []
+        for i, value in enumerate(records.values):
+            try:
+                update = decode_model(value or b"")
+                if update.slot not in self.slots:
+                    raise Poison(f"slot {update.slot!r}: there are {', '.join(self.slots)}")
+                updates.append(update)
+            except Poison as error:
+                outputs.append(dead_letter(records, i, str(error), self.name, now))
+        whole = [k for k, update in enumerate(updates) if update.uri is not None and update.slot == "fresh"]
+        for k, update in enumerate(updates):
+            # a late start reads many snapshots at once: only the newest matters
+            if update.slot != "fresh" or not whole or k >= whole[-1]:
+                self.slots[update.slot].take(update, self.store)
+        return outputs
+
     def _process(self, records: Records, now: float, quiet: bool) -> list[Output]:
         partition = records.partition
         share = self.shares[partition]
@@ -253,8 +265,7 @@ class Rank:
         outcomes.count_events(self.counts, partition, columns, given, seen, self.arms.names, share.surfaces)
         if quiet:
             return []
-        outputs.append(encode_examples(self.schema, records, columns, given, seen, self.items.take_fresh()))
-        self.users.take_fresh()
+        outputs += encode_examples(self.schema, records, columns, given, seen, self.items)
         outputs += self.publisher.slates(
             records, columns, given.visitor, share.visitors.memory, self.slots, self.catalogue, now
         )

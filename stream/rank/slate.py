@@ -69,7 +69,7 @@ def offers(candidates: int, history: int) -> Offers:
 def _row(known: Known, item: np.uint64) -> int:
     """Row of an item, or the cold row that it shares."""
     row = find(known.keys, known.rows, item)
-    return row if row >= 0 else np.int64(item % np.uint64(known.cold))
+    return int(row if row >= 0 else item % np.uint64(known.cold))
 
 
 @numba.njit(cache=True)

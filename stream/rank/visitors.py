@@ -23,7 +23,9 @@ RING = 1 << 20
 
 FIRST_ROWS = 1024
 EVICTED_SHARE = 64
-"""When full, one in so many visitors leaves at once: the least recently seen."""
+"""When full, one in so many visitors leaves at once, the least recently seen: to find them costs a pass."""
+
+NOT_NOW = np.iinfo(np.int64).max
 
 
 class Memory(NamedTuple):
@@ -96,29 +98,35 @@ class Visitors:
     Parameters
     ----------
     limit
-        Visitors kept; beyond it the least recently seen leave.
+        Visitors kept, more than one batch can have; beyond it the least recently seen leave.
     history, lists
         Entries and lists kept of each.
 
     Attributes
     ----------
     memory : Memory
-        The arrays; replaced when they grow.
+        The arrays; replaced when they grow. A row without a visitor has user 0.
     evicted : int
         Visitors that had to leave.
+
+    Examples
+    --------
+    >>> visitors = Visitors(limit=8192, history=4, lists=2)
+    >>> visitors.rows(np.array([70, 80, 70], np.uint64)).tolist(), len(visitors)
+    ([0, 1, 0], 2)
     """
 
     def __init__(self, limit: int, history: int, lists: int) -> None:
         self.limit, self.history, self.lists = limit, history, lists
         self.evicted = 0
-        self.count = 0
         rows = min(limit, FIRST_ROWS)
         self.memory = self._blank(rows, np.zeros(RING, np.uint64), np.zeros(1, np.int64))
         self.table = Table(rows)
         self.touched = np.zeros(rows, bool)
+        self._free = np.arange(rows)
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.memory.user) - len(self._free)
 
     def rows(self, users: Array) -> Array:
         """Rows (int32 [n]) of `users` (uint64 [n]), new visitors admitted.
@@ -137,11 +145,9 @@ class Visitors:
         self.touched[:] = False
 
     def state(self, only_touched: bool) -> dict[str, Any]:
-        """Arrays to keep: of every visitor, or of those touched since `forget_touched`."""
-        used = np.zeros(len(self.touched), bool)
-        used[: self.count] = True
-        rows = np.flatnonzero(self.touched & used if only_touched else used)
-        kept: dict[str, Any] = {"rows": rows, "count": self.count, "evicted": self.evicted}
+        """Arrays to keep: of every visitor, or of the rows changed since `forget_touched`."""
+        rows = np.flatnonzero(self.touched if only_touched else self.memory.user)
+        kept: dict[str, Any] = {"rows": rows, "evicted": self.evicted}
         for name in _fields(0, 0, 0):
             kept[name] = getattr(self.memory, name)[rows]
         head = int(self.memory.head[0])
@@ -152,55 +158,66 @@ class Visitors:
         return kept
 
     def load(self, kept: dict[str, Any]) -> None:
-        """Take in what `state` returned: a whole one, or an increment on top of one."""
-        while len(self.memory.user) < kept["count"]:
-            self._grow()
+        """Take in what `state` returned: a whole one, or an increment on top of one.
+
+        Settings may have changed since: lists that no longer fit are left out; more visitors than
+        the limit stay until new ones come.
+        """
         rows = kept["rows"]
+        if len(rows) and rows.max() >= len(self.memory.user):
+            self._grow(int(rows.max()) + 1)
         for name in _fields(0, 0, 0):
-            getattr(self.memory, name)[rows] = kept[name]
+            into, values = getattr(self.memory, name), kept[name]
+            if values.ndim == 1:
+                into[rows] = values
+            else:
+                width = min(into.shape[1], values.shape[1])
+                into[rows, :width] = values[:, :width]
         self.table.put(kept["user"], rows)
+        self._free = np.flatnonzero(self.memory.user == 0)
         head = kept["head"]
         self.memory.head[0] = head
         live = np.arange(max(0, head - RING), head)
         self.memory.ring[live % RING] = kept["ring"]
-        self.count, self.evicted = kept["count"], kept["evicted"]
+        self.evicted = kept["evicted"]
 
     def _admit(self, users: Array, in_use: Array) -> None:
-        while self.count + len(users) > len(self.memory.user) and len(self.memory.user) < self.limit:
-            self._grow()
-        free = len(self.memory.user) - self.count
-        rows = np.arange(self.count, self.count + min(free, len(users)))
-        self.count += len(rows)
-        missing = len(users) - len(rows)
-        if missing:
-            rows = np.concatenate([rows, self._evict(missing, np.concatenate([rows, in_use]))])
-        self._clear(rows)
+        while len(users) > len(self._free) and len(self.memory.user) < self.limit:
+            self._grow(min(self.limit, 2 * len(self.memory.user)))
+        if len(users) > len(self._free):
+            self._evict(len(users) - len(self._free), in_use)
+        rows, self._free = self._free[: len(users)], self._free[len(users) :]
+        for name in _fields(0, 0, 0):
+            getattr(self.memory, name)[rows] = -1 if name == "list_start" else 0
         self.memory.user[rows] = users
         self.table.put(users, rows)
 
-    def _evict(self, count: int, in_use: Array) -> Array:
-        """Rows of the least recently seen visitors, none of them in use."""
-        age = self.memory.last_ts.copy()
-        age[in_use] = np.iinfo(np.int64).max
-        oldest = np.argpartition(age, count - 1)[:count]
+    def _evict(self, least: int, in_use: Array) -> None:
+        """Free the rows of `least` visitors or more, the least recently seen, none of them in use."""
+        seen = np.where(self.memory.user == 0, NOT_NOW, self.memory.last_ts)
+        seen[in_use] = NOT_NOW
+        count = min(max(least, len(seen) // EVICTED_SHARE), int(np.count_nonzero(seen != NOT_NOW)))
+        rows = np.argpartition(seen, count - 1)[:count]
+        self.memory.user[rows] = 0
+        self.table.put(np.zeros(count, np.uint64), rows)
+        self.touched[rows] = True  # so that an increment says so
+        # in order, as they are found again after a restart
+        self._free = np.sort(np.concatenate([self._free, rows]))
         self.evicted += count
-        return oldest
 
-    def _clear(self, rows: Array) -> None:
-        for name in _fields(0, 0, 0):
-            getattr(self.memory, name)[rows] = -1 if name == "list_start" else 0
-
-    def _grow(self) -> None:
-        size = min(self.limit, 2 * len(self.memory.user))
+    def _grow(self, size: int) -> None:
         old = self.memory
         self.memory = self._blank(size, old.ring, old.head)
         for name in _fields(0, 0, 0):
             getattr(self.memory, name)[: len(old.user)] = getattr(old, name)
         self.touched = np.concatenate([self.touched, np.zeros(size - len(self.touched), bool)])
+        self._free = np.concatenate([self._free, np.arange(len(old.user), size)])
         self.table = Table(size)
-        self.table.put(self.memory.user[: self.count], np.arange(self.count))
+        used = np.flatnonzero(self.memory.user)
+        self.table.put(self.memory.user[used], used)
 
     def _blank(self, rows: int, ring: Array, head: Array) -> Memory:
-        arrays = {n: np.zeros(shape, t) for n, (t, shape) in _fields(rows, self.history, self.lists).items()}
+        shapes = _fields(rows, self.history, self.lists)
+        arrays: dict[str, Array] = {name: np.zeros(shape, kind) for name, (kind, shape) in shapes.items()}
         arrays["list_start"].fill(-1)
         return Memory(**arrays, ring=ring, head=head)
