@@ -17,9 +17,17 @@ import pytest
 from stream.broker import KafkaLog
 from stream.embedded.stack import free_port
 from stream.settings import Kafka
+from tests.integration.outside import Up
 
 TOPIC_SETS = 40
 """The embedded broker makes its topics when it starts: so many tests can have their own."""
+
+TWO_ARMS = """
+arms = [
+    { name = "fresh", share = 0.5, model = "fresh" },
+    { name = "popularity", share = 0.5, model = "popularity" },
+]
+"""
 
 START = Path(__file__).parents[3] / "shared" / "kafka" / "start"
 
@@ -67,3 +75,13 @@ def real_broker(real_bootstrap: str) -> Kafka:
     log.create_topics({"events": 4})
     log.close()
     return kafka
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`liverank up` with two arms, started once for all the tests that leave it alive."""
+    directory = tmp_path_factory.mktemp("stack")
+    (directory / "liverank.toml").write_text(TWO_ARMS)
+    up = Up(directory, "--settings", str(directory / "liverank.toml"), LOGLEVEL="INFO")
+    yield up
+    up.end()
