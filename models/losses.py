@@ -48,7 +48,7 @@ def listwise(score: Tensor, positive: Tensor, of: Tensor, lists: int) -> Tensor:
     return torch.where(count > 0, total - mean, zeros).sum() / has.sum().clamp(min=1)
 
 
-def entire_space(out: Outputs, labels: Tensor) -> Tensor:
+def entire_space(out: Outputs, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Log loss of every task over all impressions, summed over tasks, mean over items.
 
     L = sum_t mean_i -[y log p + (1 - y) log(1 - p)],  p_cart = p_click q_cart, and likewise a purchase
@@ -59,6 +59,8 @@ def entire_space(out: Outputs, labels: Tensor) -> Tensor:
     ----------
     labels : int [N]
         Bit t set: task t happened.
+    weight : float [N]
+        Of each item in the mean over N; None: all alike.
     """
     clicked = (labels & 1).to(out.click.dtype)
     loss = softplus(out.click) - clicked * out.click
@@ -67,4 +69,5 @@ def entire_space(out: Outputs, labels: Tensor) -> Tensor:
         happened = (labels & bit) > 0
         log_p = click + logsigmoid(logit)
         loss = loss - torch.where(happened, log_p, torch.log1p(-torch.exp(log_p.clamp(max=SURE))))
+    loss = loss if weight is None else weight * loss
     return loss.mean() if len(loss) else loss.sum()

@@ -115,7 +115,13 @@ class Trainer:
         self._steps = 0
         self.keep()
 
-    def learn(self, lists: Lists, learning_rate: float | None = None, fresh: int | None = None) -> float:
+    def learn(
+        self,
+        lists: Lists,
+        learning_rate: float | None = None,
+        fresh: int | None = None,
+        settled: Array | None = None,
+    ) -> float:
         """Take one step on some lists and return their loss before it.
 
         Parameters
@@ -127,6 +133,9 @@ class Trainer:
         fresh
             How many are new (None: all). Dense weights learn from all of them, rows only from these:
             shown the same few examples again, a row learns them by heart.
+        settled : bool [B]
+            Lists that have their labels (None: all). The others teach the order only: a list that is here
+            because of a click says nothing about how probable a click is.
 
         Returns
         -------
@@ -142,7 +151,11 @@ class Trainer:
         out = self._forward(weights, item, category, batch)  # 3. forward
         shown = out.score + place_effect(weights, "place_score", batch.place)
         loss = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists)
-        loss = loss + entire_space(out, batch.labels) + LEVEL * out.score.mean().square()
+        loss = (
+            loss
+            + entire_space(out, batch.labels, self._settled(batch, settled))
+            + LEVEL * out.score.mean().square()
+        )
         leaves = [flat, *item.values(), *category.values()]
         gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)  # 4. backward
         value, norm = loss.item(), gradients[0].norm().item()
@@ -154,6 +167,9 @@ class Trainer:
         self.items.step(batch.items, dict(zip(item, mine, strict=True)), ROW_RATE * rate)
         self.categories.step(batch.categories, dict(zip(category, rest, strict=True)), ROW_RATE * rate)
         return value
+
+    def _settled(self, batch: Batch, settled: Array | None) -> Tensor | None:
+        return None if settled is None else self._tensor(settled.astype(np.float32))[batch.of]
 
     @torch.no_grad()
     def predict(self, lists: Lists) -> Prediction:

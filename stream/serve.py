@@ -86,4 +86,4 @@ def _role(name: str, settings: Settings, store: Store, log: Log) -> Role:
         return Rank(settings, store, log.identity("events"))
     from stream.train.role import Train
 
-    return Train(settings, store)
+    return Train(settings, store, log.identity("examples"))

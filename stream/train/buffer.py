@@ -28,7 +28,7 @@ AT_ONCE = 4096
 KEPT = 16_384
 """Lists that a checkpoint holds even when they are judged: late labels of older ones find nothing then."""
 
-LIST_COLUMNS = ("partition", "offset", "ts", "broker_ts", "arrived", "trained", "aside")
+LIST_COLUMNS = ("partition", "offset", "ts", "broker_ts", "arrived", "settled", "aside")
 USER_COLUMNS = ("history", "history_category", "age")
 ITEM_COLUMNS = ("item", "category", "features", "place", "labels")
 
@@ -78,7 +78,7 @@ class Buffer:
         self._lists = _empty(
             capacity,
             partition=(np.int32, ()), offset=big, ts=big, broker_ts=big, arrived=big,
-            trained=flag, aside=flag,
+            settled=flag, aside=flag,
             history=(np.uint64, history), history_category=(np.uint16, history), age=(np.float32, history),
         )  # fmt: skip
         tasks = (len(TASKS),)
@@ -114,7 +114,7 @@ class Buffer:
         arrived = np.maximum.accumulate(np.maximum(shown.broker_ts, self._newest(now)))
         no = np.zeros(count, np.bool_)
         known = {name: getattr(shown, name) for name in LIST_COLUMNS[:4]}
-        known |= {"arrived": arrived, "trained": no, "aside": no}
+        known |= {"arrived": arrived, "settled": no, "aside": no}
         known |= {name: getattr(shown.lists, name) for name in USER_COLUMNS}
         items = {name: getattr(shown.lists, name) for name in ITEM_COLUMNS}
         items |= {"score": guess.score, "p": guess.p, "frozen_score": frozen.score, "frozen_p": frozen.p}
@@ -137,27 +137,32 @@ class Buffer:
         return Joined(number, new)
 
     def wait(self, until: int) -> None:
-        """Lists that arrived at or before `until` (ms) and have no label become ready."""
+        """Lists that arrived at or before `until` (ms) become ready, whatever was learned of them."""
         numbers = self._arrived(self._waited, until)
         self._waited += len(numbers)
-        slot = numbers % self.capacity
-        self._enqueue(numbers[~self._lists["trained"][slot] & ~self._lists["aside"][slot]])
+        self._enqueue(numbers[~self._lists["aside"][numbers % self.capacity]])
 
-    def take(self, limit: int) -> Array:
-        """Numbers of up to `limit` ready lists, longest ready first; they count as trained from now on."""
+    def take(self, limit: int) -> tuple[Array, Array]:
+        """Up to `limit` ready lists, longest ready first: their numbers, and which of them settle now.
+
+        A list settles once, when it has waited for its labels: only then does it say how probable a
+        click is. One that is ready for a label's sake is there because of the label.
+        """
         taken = [number for number, _ in zip(self._queue, range(limit), strict=False)]
         for number in taken:
             del self._queue[number]
         numbers = np.array([n for n in taken if n >= self.tail], np.int64)
-        self._lists["trained"][numbers % self.capacity] = True
-        return numbers
+        slot = numbers % self.capacity
+        settles: Array = (numbers < self._waited) & ~self._lists["settled"][slot]
+        self._lists["settled"][slot] |= settles
+        return numbers, settles
 
     def replay(self, count: int, rng: np.random.Generator) -> Array:
-        """Numbers of up to `count` lists trained before, drawn uniformly."""
-        return self._draw(count, rng, self.tail, self.head)
+        """Numbers of up to `count` settled lists, drawn uniformly."""
+        return self._draw(count, rng, self.tail, self._waited)
 
     def trusted(self, count: int, rng: np.random.Generator, since: int) -> Array:
-        """Numbers from `since` on of up to `count` trained and judged lists, drawn uniformly."""
+        """Numbers from `since` on of up to `count` settled and judged lists, drawn uniformly."""
         return self._draw(count, rng, max(since, self.tail), self._judged)
 
     def judge(self, until: int) -> Array:
@@ -257,9 +262,9 @@ class Buffer:
     def _draw(self, count: int, rng: np.random.Generator, first: int, end: int) -> Array:
         if end <= first:
             return np.zeros(0, np.int64)
-        drawn = rng.integers(first, end, 2 * count)  # some are not trained yet
+        drawn = rng.integers(first, end, 2 * count)  # some have not settled yet
         slot = drawn % self.capacity
-        numbers: Array = drawn[self._lists["trained"][slot] & ~self._lists["aside"][slot]][:count]
+        numbers: Array = drawn[self._lists["settled"][slot] & ~self._lists["aside"][slot]][:count]
         return numbers
 
     def _newest(self, now: int) -> int:

@@ -234,16 +234,16 @@ class Session:
         self.buffer.wait(self.time.ms - int(self.settings.click_wait_s * 1000))
         enough, steps = (1 if now >= self._next_publish else size), 0
         while self.buffer.waiting >= enough and steps < STEPS:
-            self._step(self.buffer.take(size))
+            self._step(*self.buffer.take(size))
             replayed = self.settings.replay if self.buffer.waiting < BEHIND * size else 0
             for _ in range(replayed):
-                self.learner.learn(self.buffer.gather(self.buffer.replay(size, self.rng)))
+                self.learner.learn(self.buffer.gather(self.buffer.replay(size, self.rng)), fresh=0)
             steps += 1 + replayed
 
-    def _step(self, numbers: Array) -> None:
+    def _step(self, numbers: Array, settles: Array) -> None:
         if not len(numbers):  # they waited so long that newer lists took their place
             return
-        loss = self.learner.learn(self.buffer.gather(numbers))
+        loss = self.learner.learn(self.buffer.gather(numbers), settled=settles)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))

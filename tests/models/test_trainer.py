@@ -64,6 +64,20 @@ def test_replayed_lists_move_the_dense_weights() -> None:
     assert len(one.items.dirty) == 0
 
 
+def test_a_list_that_has_not_settled_teaches_order_but_no_probability() -> None:
+    rng = np.random.default_rng(0)
+    some = trainer()
+    batch = lists(rng, 8)
+    before = some.dense()
+    some.learn(batch, settled=np.zeros(8, bool))
+    after = some.dense()
+    for head in ("click", "cart", "purchase"):
+        np.testing.assert_array_equal(before[head], after[head])
+    assert (before["deep1"] != after["deep1"]).any()
+    some.learn(batch, settled=np.ones(8, bool))
+    assert (some.dense()["click"] != after["click"]).any()
+
+
 def test_function_stays_when_the_bins_move() -> None:
     t, rng = trainer(), np.random.default_rng(0)
     narrow = lists(rng, 40)

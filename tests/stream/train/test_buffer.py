@@ -43,37 +43,41 @@ def offsets(buffer: Buffer, numbers: Array) -> list[int]:
     return buffer.column("offset", numbers).tolist()
 
 
+def take(buffer: Buffer, limit: int) -> Array:
+    return buffer.take(limit)[0]
+
+
 def test_a_click_makes_its_list_ready_at_once() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5, 6])
     assert label(buffer, (6, 2, 0)) == Joined(pytest.approx([1]), pytest.approx([True]))
-    numbers = buffer.take(10)
+    numbers = take(buffer, 10)
     assert offsets(buffer, numbers) == [6]
     assert buffer.gather(numbers).labels.tolist() == [0, 0, 1]
 
 
-def test_a_late_label_makes_a_trained_list_ready_again() -> None:
+def test_a_late_label_makes_a_list_ready_again() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5])
     label(buffer, (5, 0, 0))
-    buffer.take(10)
+    take(buffer, 10)
     label(buffer, (5, 0, 2))
-    assert buffer.gather(buffer.take(10)).labels.tolist() == [0b101, 0, 0]
+    assert buffer.gather(take(buffer, 10)).labels.tolist() == [0b101, 0, 0]
 
 
 def test_two_clicks_make_one_list_ready_once() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5])
     assert label(buffer, (5, 0, 0), (5, 2, 0)).new.tolist() == [True, True]
-    assert buffer.gather(buffer.take(10)).labels.tolist() == [1, 0, 1]
-    assert buffer.take(10).tolist() == []
+    assert buffer.gather(take(buffer, 10)).labels.tolist() == [1, 0, 1]
+    assert take(buffer, 10).tolist() == []
 
 
 def test_a_label_that_is_there_changes_nothing() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5])
     assert label(buffer, (5, 1, 0), (5, 1, 0)).new.tolist() == [True, False]
-    buffer.take(10)
+    take(buffer, 10)
     assert label(buffer, (5, 1, 0)).new.tolist() == [False]
     assert buffer.waiting == 0
 
@@ -92,7 +96,7 @@ def test_partitions_are_kept_apart() -> None:
     put(buffer, [5], p=0)
     put(buffer, [5], p=1)
     label(buffer, (5, 0, 0), p=1)
-    assert buffer.column("partition", buffer.take(10)).tolist() == [1]
+    assert buffer.column("partition", take(buffer, 10)).tolist() == [1]
 
 
 def test_a_list_without_click_is_ready_when_the_wait_is_over() -> None:
@@ -101,18 +105,23 @@ def test_a_list_without_click_is_ready_when_the_wait_is_over() -> None:
     buffer.wait(T0 - 1)
     assert buffer.waiting == 0
     buffer.wait(T0 + 1000)
-    assert offsets(buffer, buffer.take(10)) == [5, 6]
+    assert offsets(buffer, take(buffer, 10)) == [5, 6]
     buffer.wait(T0 + 1000)
     assert buffer.waiting == 0
 
 
-def test_a_trained_list_is_not_ready_again_when_its_wait_is_over() -> None:
+def test_a_list_settles_once_when_its_wait_is_over() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5, 6])
     label(buffer, (5, 0, 0))
-    buffer.take(10)
+    numbers, settles = buffer.take(10)
+    assert (offsets(buffer, numbers), settles.tolist()) == ([5], [False])
     buffer.wait(T0)
-    assert offsets(buffer, buffer.take(10)) == [6]
+    numbers, settles = buffer.take(10)
+    assert (offsets(buffer, numbers), settles.tolist()) == ([5, 6], [True, True])
+    label(buffer, (5, 0, 1))
+    numbers, settles = buffer.take(10)
+    assert (offsets(buffer, numbers), settles.tolist()) == ([5], [False])
 
 
 def test_old_records_get_their_time_from_when_they_are_read() -> None:
@@ -137,7 +146,7 @@ def test_predictions_stay_as_they_were_made() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [7])
     label(buffer, (7, 0, 0))
-    fresh, frozen = buffer.guesses(buffer.take(10))
+    fresh, frozen = buffer.guesses(take(buffer, 10))
     assert fresh.p == pytest.approx(np.full((3, len(TASKS)), 0.07))
     assert np.isnan(frozen.score).all()
 
@@ -146,24 +155,30 @@ def test_what_is_set_aside_is_never_ready_again() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5, 6])
     label(buffer, (5, 0, 0), (6, 0, 0))
-    taken = buffer.take(1)
+    taken = take(buffer, 1)
     buffer.set_aside(taken)
     assert label(buffer, (5, 1, 0)).new.tolist() == [True]
     buffer.wait(T0)
-    assert offsets(buffer, buffer.take(10)) == [6]
+    assert offsets(buffer, take(buffer, 10)) == [6]
     assert offsets(buffer, buffer.replay(20, np.random.default_rng(0))) == [6] * 20
 
 
-def test_only_trained_lists_are_replayed_and_only_judged_ones_trusted() -> None:
+def test_only_settled_lists_are_replayed_and_only_judged_ones_trusted() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [1, 2, 3, 4], [T0, T0 + 1, T0 + 2, T0 + 3])
     rng = np.random.default_rng(0)
     assert buffer.replay(9, rng).tolist() == []
     label(buffer, (2, 0, 0), (4, 0, 0))
-    buffer.take(10)
-    assert set(offsets(buffer, buffer.replay(50, rng))) == {2, 4}
+    take(buffer, 10)
+    assert buffer.replay(9, rng).tolist() == []
+    buffer.wait(T0 + 1)
+    take(buffer, 1)
+    assert set(offsets(buffer, buffer.replay(50, rng))) == {1}
+    take(buffer, 1)
+    assert set(offsets(buffer, buffer.replay(50, rng))) == {1, 2}
+    buffer.judge(T0)
+    assert set(offsets(buffer, buffer.trusted(50, rng, 0))) == {1}
     buffer.judge(T0 + 2)
-    assert set(offsets(buffer, buffer.trusted(50, rng, 0))) == {2}
     assert offsets(buffer, buffer.newest(2, 0)) == [2, 3]
     assert offsets(buffer, buffer.newest(9, 2)) == [3]
     assert buffer.trusted(5, rng, 2).tolist() == []
@@ -176,9 +191,9 @@ def test_the_oldest_leave_first_and_their_labels_find_nothing() -> None:
     put(buffer, [3, 4])
     assert (len(buffer), buffer.missed) == (3, 1)
     assert label(buffer, (1, 1, 0)).number.tolist() == [-1]
-    assert buffer.take(10).tolist() == []
+    assert take(buffer, 10).tolist() == []
     buffer.wait(T0)
-    assert offsets(buffer, buffer.take(10)) == [2, 3, 4]
+    assert offsets(buffer, take(buffer, 10)) == [2, 3, 4]
 
 
 def test_long_lists_leave_less_room_for_lists() -> None:
@@ -194,7 +209,7 @@ def test_more_lists_than_fit_leave_the_newest() -> None:
     buffer = Buffer(SHAPE, 4)
     put(buffer, list(range(1, 12)))
     buffer.wait(T0)
-    assert offsets(buffer, buffer.take(100)) == [8, 9, 10, 11]
+    assert offsets(buffer, take(buffer, 100)) == [8, 9, 10, 11]
 
 
 def test_any_history_of_lists_agrees_with_plain_dicts() -> None:
@@ -236,7 +251,7 @@ def filled(capacity: int = 8) -> Buffer:
     for o in range(1, 12):
         put(buffer, [o], T0 + o)
     buffer.wait(T0 + 8)
-    buffer.take(2)
+    take(buffer, 2)
     label(buffer, (11, 0, 1))
     buffer.judge(T0 + 5)
     return buffer
@@ -246,7 +261,7 @@ def observations(buffer: Buffer) -> list[Any]:
     seen = [label(buffer, (o, 1, 0)).number.tolist() for o in range(1, 12)]
     seen += [len(buffer), buffer.missed, offsets(buffer, buffer.judge(T0 + 7))]
     buffer.wait(T0 + 10)
-    numbers = buffer.take(100)
+    numbers = take(buffer, 100)
     lists_ = buffer.gather(numbers)
     return [
         *seen,
@@ -268,7 +283,7 @@ def test_a_checkpoint_leaves_old_judged_lists_out(monkeypatch: pytest.MonkeyPatc
     buffer = Buffer(SHAPE, 20)
     put(buffer, list(range(1, 11)))
     buffer.wait(T0)
-    buffer.take(100)
+    take(buffer, 100)
     buffer.judge(T0)
     put(buffer, [11], T0 + 1)
     again = Buffer(SHAPE, 20)

@@ -157,10 +157,10 @@ class Spy(Learner):
                 self.said[key] = prediction.p[lists.start[b] : lists.start[b + 1]]
         return prediction
 
-    def learn(self, lists: Lists, learning_rate: float | None = None) -> float:
+    def learn(self, lists: Lists, *args: Any, **kwargs: Any) -> float:
         assert set(_keys(lists)) <= set(self.said)
         self.learned |= set(_keys(lists))
-        return super().learn(lists, learning_rate)
+        return super().learn(lists, *args, **kwargs)
 
 
 def _keys(lists: Lists) -> list[bytes]:
@@ -244,7 +244,7 @@ def test_poisoned_labels_do_not_reach_the_ranks(stage: Stage) -> None:
 def test_a_step_that_is_not_finite_sets_its_lists_aside(settings: Settings, make: Make) -> None:
     def broken(settings: Settings) -> Learner:
         learner = make(settings)
-        learner.learn = lambda lists, learning_rate=None: float("nan")  # type: ignore[method-assign]
+        learner.learn = lambda *_, **__: float("nan")  # type: ignore[method-assign]
         return learner
 
     stage = Stage(settings, broken)
