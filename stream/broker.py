@@ -136,6 +136,8 @@ class KafkaLog:
             When the cluster refuses, or is away.
         """
         topics = [self._new_topic(name, count) for name, count in counts.items()]
+        if not topics:  # the client refuses to be asked for nothing
+            return
         for name, future in self._admin.create_topics(topics, request_timeout=REQUEST_S).items():
             try:
                 future.result()

@@ -125,7 +125,8 @@ def up(
         addresses = stack.addresses
         console.print(f"Kafka       {addresses['kafka']}", highlight=False)
         console.print(f"ClickHouse  {addresses['clickhouse']}", highlight=False)
-        console.print(f"topics      {', '.join(addresses['topics'].values())}", highlight=False)
+        topics = ", ".join(addresses["topics"].values())
+        console.print(f"topics      {topics}", highlight=False, soft_wrap=True)
         if ready_file is not None:
             partial = ready_file.with_name(ready_file.name + ".partial")
             partial.write_text(json.dumps(addresses))
