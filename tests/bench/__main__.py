@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--quick", action="store_true", help="only see that they run: the figures mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="only see that they run: the figures mean nothing"
+    )
     arguments = parser.parse_args(argv)
     if unknown := [name for name in arguments.names if name not in BENCHES]:
         parser.error(f"no bench {unknown[0]!r}; there are {', '.join(BENCHES)}")
@@ -41,23 +43,24 @@ def main(argv: list[str] | None = None) -> int:
     here = machine()
     console.print(", ".join(f"{name} {value}" for name, value in here.items()), highlight=False)
     results: dict[str, object] = {}
-    for name in arguments.names or BENCHES:
-        results[name] = _run(name, arguments.quick, console)
+    with tempfile.TemporaryDirectory(prefix="liverank-bench-") as directory:
+        context = Context(Path(directory), arguments.quick)
+        for name in arguments.names or BENCHES:
+            results[name] = _run(name, context, console)
     if arguments.json:
         print(json.dumps({"machine": here, "quick": arguments.quick, "benches": results}, indent=2))
     return 0
 
 
-def _run(name: str, quick: bool, console: Console) -> object:
+def _run(name: str, context: Context, console: Console) -> object:
     """Run one bench, show it, and return it as plain data."""
     module = importlib.import_module(f"tests.bench.{name}")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="liverank-bench-") as directory:
-        try:
-            figures: list[Figure] = module.run(Context(Path(directory), quick))
-        except Skip as reason:
-            console.print(f"{name}: skipped: {reason}", markup=False, highlight=False)
-            return {"skipped": str(reason)}
+    try:
+        figures: list[Figure] = module.run(context)
+    except Skip as reason:
+        console.print(f"{name}: skipped: {reason}", markup=False, highlight=False)
+        return {"skipped": str(reason)}
     seconds = time.monotonic() - began
     title = (module.__doc__ or "").partition("\n")[0]
     console.print(_table(f"{name}: {title} ({seconds:.0f} s)", figures))

@@ -31,7 +31,7 @@ Take = Callable[[Records], object]
 
 def run(context: Context) -> list[Figure]:
     """Both mixes, through the embedded broker and in memory."""
-    world = grow(context.directory, seconds=context.size(4, 1))
+    world = grow(context.directory, context.seconds)
     figures = []
     for mix, size in ((CLICKS, context.size(60_000, 2_000)), (LISTS, context.size(24_000, 1_000))):
         events = Traffic().events(mix, size, int(time.time() * 1000) - size)

@@ -143,7 +143,7 @@ def run(context: Context) -> list[Figure]:
     warm, length = (5.0, 1.0) if context.quick else (WARM_S, ROUND_S)
     ours, beside, alone = Heard(), Heard(), Heard()
     used: Counter[str] = Counter()
-    with Stack(Settings(), context.directory, print, roles=False) as stack:
+    with Stack(Settings(), context.directory / "stack", print, roles=False) as stack:
         log = KafkaLog(stack.settings.kafka)
         publish_catalogue(log.sink())
         client = Client(log, stack.settings.kafka.partitions)

@@ -28,6 +28,11 @@ class Context:
         return quick if self.quick else whole
 
     @property
+    def seconds(self) -> int:
+        """Of traffic that the shared world has seen."""
+        return self.size(6, 2)
+
+    @property
     def rounds(self) -> int:
         """How often each way is measured."""
         return self.size(3, 1)
@@ -102,7 +107,9 @@ def rates(what: str, unit: str, count: int, ours: Spent, alternative: str, other
     """Two figures: `count` units per second, and CPU seconds per million of them."""
     return [
         Figure(what, f"{unit}/s", count / ours.wall, alternative, count / other.wall),
-        Figure(what, f"CPU s per million {unit}", 1e6 * ours.cpu / count, alternative, 1e6 * other.cpu / count),
+        Figure(
+            what, f"CPU s per million {unit}", 1e6 * ours.cpu / count, alternative, 1e6 * other.cpu / count
+        ),
     ]
 
 

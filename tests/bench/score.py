@@ -19,11 +19,14 @@ from tests.bench.world import START_MS, World, grow
 SIZES = (16, 64)
 """Visitors in one call."""
 
+VISITORS = 960
+"""In one measurement."""
+
 
 def run(context: Context) -> list[Figure]:
     """Each size of call."""
     torch.set_num_threads(1)
-    world = grow(context.directory, seconds=context.size(5, 1))
+    world = grow(context.directory, context.seconds)
     return [figure for size in SIZES for figure in _at(context, world, size)]
 
 
@@ -52,7 +55,7 @@ def _at(context: Context, world: World, size: int) -> list[Figure]:
     assert served is not None
     weights = _weights(world)
     _agree(served.score(*inputs)[0], _forward(weights, *_tensors(inputs))[0].numpy())
-    times = context.size(100, 2)
+    times = context.size(VISITORS // size, 1)
     spent = alternate(
         context.rounds,
         [

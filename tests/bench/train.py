@@ -19,6 +19,7 @@ from models.batch import Lists, Shape
 from models.learner import Learner
 from models.losses import entire_space, listwise
 from models.ranker import Outputs, forward, initial, users
+from stream.log import Records
 from stream.settings import Settings, shape_of
 from tests.bench.measure import Context, Figure, Spent, Watch, alternate, rates
 from tests.bench.world import START_MS, World, drain, grow, new_train
@@ -32,13 +33,15 @@ Step = tuple[Lists, tuple[Any, ...], dict[str, Any]]
 def run(context: Context) -> list[Figure]:
     """Lists and items per second."""
     torch.set_num_threads(1)
-    world = grow(context.directory, seconds=context.size(4, 1), visits=context.size(400, 40))
+    world = grow(context.directory, context.seconds)
     shape = shape_of(world.settings)
-    _, batches = _own(world)
+    until = START_MS + 1000 * context.size(2, 1)
+    examples = [records for records in world.examples if records.timestamps[0] < until]
+    _, batches = _own(world, examples)
     spent = alternate(
         context.rounds,
         [
-            lambda: _own(world)[0],
+            lambda: _own(world, examples)[0],
             lambda: _steps(shape, batches),
             lambda: _bare(shape, batches, sparse=False),
             lambda: _bare(shape, batches, sparse=True),
@@ -51,7 +54,14 @@ def run(context: Context) -> list[Figure]:
         *rates("messages to versions", "lists", lists, ours, "torch, SparseAdam", sparse),
         *rates("messages to versions", "lists", lists, ours, "steps only", step),
         *rates("steps only", "lists", lists, step, "torch, SparseAdam", sparse),
-        *rates("messages to versions", "items", sum(len(b.item) for b, *_ in batches), ours, "torch, SparseAdam", sparse),
+        *rates(
+            "messages to versions",
+            "items",
+            sum(len(b.item) for b, *_ in batches),
+            ours,
+            "torch, SparseAdam",
+            sparse,
+        ),
     ]
 
 
@@ -68,12 +78,12 @@ class _Recorder(Learner):
         return super().learn(lists, *how, **named)
 
 
-def _own(world: World) -> tuple[Spent, list[Step]]:
-    """Let a new train take in all examples, a second of them at a time."""
+def _own(world: World, examples: list[Records]) -> tuple[Spent, list[Step]]:
+    """Let a new train take in examples, a second of them at a time."""
     learner = _Recorder(world.settings)
     train = new_train(world.settings, world.store, learner)
     watch = Watch()
-    for _, second in groupby(world.examples, lambda records: records.timestamps[0]):
+    for _, second in groupby(examples, lambda records: records.timestamps[0]):
         for records in second:
             now = records.timestamps[0] / 1000
             train.process(records, now, quiet=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,7 +159,7 @@ def new_rank(settings: Settings, store: Store, model: ModelUpdate | None) -> Ran
 
 @dataclass
 class World:
-    """Rank and train after some seconds of traffic.
+    """Rank and train after some seconds of traffic, which begins at `START_MS`.
 
     Attributes
     ----------
@@ -179,8 +180,12 @@ class World:
     whole: ModelUpdate
 
 
+@cache
 def grow(directory: Path, seconds: int, visits: int = 400) -> World:
-    """Run rank (without slates) and train for `seconds` of `visits` five-event visits each."""
+    """Run rank (without slates) and train for `seconds` of `visits` five-event visits each.
+
+    What it returns is shared: change nothing in it.
+    """
     settings = settings_for(directory)
     store = Store(Path(settings.checkpoints.path))
     rank = new_rank(settings, store, None)
