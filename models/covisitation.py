@@ -273,16 +273,16 @@ def top_near(scratch: Scratch, out: Array, weight: Array) -> int:
     out, weight : uint64 [limit], float32 [limit]
         Filled from the start.
     """
-    size, limit = scratch.size[0], len(out)
-    total = np.empty(size, np.float32)
-    for k in range(size):
-        total[k] = -scratch.total[scratch.used[k]]
-    chosen = np.arange(size)
-    if size > limit:  # sort only what is not certain to fall off
-        chosen = np.flatnonzero(total <= np.partition(total, limit - 1)[limit - 1])
-    order = chosen[np.argsort(total[chosen], kind="mergesort")]
-    count = min(limit, len(order))
-    for k in range(count):
-        slot = scratch.used[order[k]]
-        out[k], weight[k] = scratch.ids[slot], scratch.total[slot]
+    count = 0
+    for k in range(scratch.size[0]):  # by insertion: NumPy's sorting functions take seconds to compile
+        slot = scratch.used[k]
+        total = scratch.total[slot]
+        at = min(count, len(out) - 1)
+        if total <= 0 or (count == len(out) and total <= weight[at]):
+            continue
+        while at > 0 and weight[at - 1] < total:
+            out[at], weight[at] = out[at - 1], weight[at - 1]
+            at -= 1
+        out[at], weight[at] = scratch.ids[slot], total
+        count = min(count + 1, len(out))
     return count

@@ -73,14 +73,17 @@ def unpack(data: bytes, kind: Any = Any) -> Any:
 
 def _encode_array(value: object) -> msgspec.msgpack.Ext:
     if isinstance(value, np.ndarray):
-        head = msgspec.msgpack.encode((value.dtype.str, value.shape))
+        descr = value.dtype.descr if value.dtype.names else value.dtype.str
+        head = msgspec.msgpack.encode((descr, value.shape))
         return msgspec.msgpack.Ext(_ARRAY, len(head).to_bytes(2, "little") + head + value.tobytes())
     raise TypeError(f"a checkpoint cannot hold {type(value).__name__}")
 
 
 def _decode_array(code: int, data: memoryview) -> np.ndarray:
     size = int.from_bytes(data[:2], "little")
-    dtype, shape = msgspec.msgpack.decode(data[2 : 2 + size])
+    descr, shape = msgspec.msgpack.decode(data[2 : 2 + size])
+    structured = not isinstance(descr, str)
+    dtype = np.lib.format.descr_to_dtype([tuple(field) for field in descr] if structured else descr)
     return np.frombuffer(data[2 + size :], dtype).reshape(shape).copy()
 
 

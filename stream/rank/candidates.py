@@ -12,11 +12,12 @@ from models.batch import Array
 from models.covisitation import Scratch, top_near
 from models.table import find
 from stream.rank.catalogue import Entries
-from stream.rank.features import Known, Limits, gather_neighbours
-from stream.rank.visitors import BOUGHT, DISMISSED, IN_CART, Memory
+from stream.rank.features import gather_neighbours
+from stream.rank.known import Known
+from stream.rank.visitors import BOUGHT, DISMISSED, IN_CART
 
 SOURCES = ("cart", "recent", "near", "trending", "new")
-CART, RECENT, NEAR, TRENDING, NEW = range(len(SOURCES))
+CART, RECENT, NEAR, TRENDING, NEW = np.arange(len(SOURCES), dtype=np.uint8)
 
 NEW_SHARE, TRENDING_SHARE = 8, 3
 """At least 1 in so many places goes to new items, to trending ones (where there are as many)."""
@@ -26,14 +27,13 @@ NEW_SHARE, TRENDING_SHARE = 8, 3
 def find_candidates(
     out: Array,
     source: Array,
-    v: int,
+    own: Array,
     now: int,
     trending: Array,
     newest: Array,
-    memory: Memory,
     known: Known,
     entries: Entries,
-    limits: Limits,
+    exclude_bought: bool,
     scratch: Scratch,
 ) -> int:
     """Collect candidates for one visitor.
@@ -42,8 +42,8 @@ def find_candidates(
     ----------
     out, source : uint64 [C], uint8 [C]
         Filled from the start: item, and the first source that offered it.
-    v
-        Row of the visitor; -1 for a stranger.
+    own
+        History of the visitor, `ENTRY` [H].
     trending, newest : uint64 [*]
         Best first.
 
@@ -53,19 +53,25 @@ def find_candidates(
         How many were found.
     """
     limit = len(out)
+    for_new, for_trending = min(len(newest), limit // NEW_SHARE), min(len(trending), limit // TRENDING_SHARE)
+    unwanted = DISMISSED | BOUGHT if exclude_bought else DISMISSED
     taken = np.zeros(_slots(limit), np.uint64)
-    n = 0
-    if v >= 0:
-        n = _own(out, source, n, v, taken, memory, known, entries, limits)
-        gather_neighbours(scratch, v, now, memory, known)
-        near = np.empty(limit, np.uint64)
-        weight = np.empty(limit, np.float32)
-        found = top_near(scratch, near, weight)
-        room = limit - min(len(newest), limit // NEW_SHARE) - min(len(trending), limit // TRENDING_SHARE)
-        n = _offer(near[:found], NEAR, out, source, n, room, v, taken, memory, known, entries, limits)
-    room = limit - min(len(newest), limit // NEW_SHARE)
-    n = _offer(trending, TRENDING, out, source, n, room, v, taken, memory, known, entries, limits)
-    return _offer(newest, NEW, out, source, n, limit, v, taken, memory, known, entries, limits)
+    n = len(out) - limit  # 0, but not as a literal, which would be compiled apart
+    for in_cart in (True, False):
+        for k in range(len(own)):
+            if (own[k]["flags"] & IN_CART != 0) == in_cart and own[k]["item"] != 0:
+                kind = CART if in_cart else RECENT
+                n = _offer(own[k]["item"], kind, n, limit, out, source, taken, own, unwanted, known, entries)
+    gather_neighbours(scratch, own, now, known)
+    near, weight = np.empty(limit, np.uint64), np.empty(limit, np.float32)
+    room = limit - for_new - for_trending
+    for k in range(top_near(scratch, near, weight)):
+        n = _offer(near[k], NEAR, n, room, out, source, taken, own, unwanted, known, entries)
+    for item in trending:
+        n = _offer(item, TRENDING, n, limit - for_new, out, source, taken, own, unwanted, known, entries)
+    for item in newest:
+        n = _offer(item, NEW, n, limit, out, source, taken, own, unwanted, known, entries)
+    return n
 
 
 @numba.njit(cache=True)
@@ -77,69 +83,36 @@ def _slots(limit: int) -> int:
 
 
 @numba.njit(cache=True)
-def _own(
-    out: Array,
-    source: Array,
-    n: int,
-    v: int,
-    taken: Array,
-    memory: Memory,
-    known: Known,
-    entries: Entries,
-    limits: Limits,
-) -> int:
-    """What lies in the visitor's cart, then what was touched lately."""
-    for kind in (CART, RECENT):
-        for k in range(memory.history_item.shape[1]):
-            if memory.history_item[v, k] == 0:
-                break
-            in_cart = memory.history_flags[v, k] & IN_CART != 0
-            if in_cart == (kind == CART):
-                one = memory.history_item[v, k : k + 1]
-                n = _offer(one, kind, out, source, n, len(out), v, taken, memory, known, entries, limits)
-    return n
-
-
-@numba.njit(cache=True)
 def _offer(
-    items: Array,
-    kind: int,
-    out: Array,
-    source: Array,
+    item: np.uint64,
+    kind: np.uint8,
     n: int,
     room: int,
-    v: int,
+    out: Array,
+    source: Array,
     taken: Array,
-    memory: Memory,
+    own: Array,
+    unwanted: int,
     known: Known,
     entries: Entries,
-    limits: Limits,
 ) -> int:
+    """Add one item to the `n` found, if there is room and nothing against it; return how many there are."""
+    if n >= room:
+        return n
+    entry = find(entries.keys, entries.rows, item)
+    if entry >= 0:
+        if entries.item[entry]["available"] == 0:
+            return n
+    elif find(known.keys, known.rows, item) < 0:
+        return n  # nobody knows its name
+    for k in range(len(own)):
+        if own[k]["item"] == item and own[k]["flags"] & unwanted != 0:
+            return n
     mask = len(taken) - 1
-    for item in items:
-        if n >= room:
-            break
-        entry = find(entries.keys, entries.rows, item)
-        if entry >= 0:
-            if entries.available[entry] == 0:
-                continue
-        elif find(known.keys, known.rows, item) < 0:
-            continue  # nobody knows its name
-        if v >= 0 and _unwanted(item, v, memory, limits):
-            continue
-        slot = np.int64(item & np.uint64(mask))
-        while taken[slot] != 0 and taken[slot] != item:
-            slot = (slot + 1) & mask
-        if taken[slot] == 0:
-            taken[slot], out[n], source[n] = item, item, kind
-            n += 1
-    return n
-
-
-@numba.njit(cache=True)
-def _unwanted(item: np.uint64, v: int, memory: Memory, limits: Limits) -> bool:
-    for k in range(memory.history_item.shape[1]):
-        if memory.history_item[v, k] == item:
-            flags = memory.history_flags[v, k]
-            return flags & DISMISSED != 0 or (limits.exclude_bought and flags & BOUGHT != 0)
-    return False
+    slot = np.int64(item & np.uint64(mask))
+    while taken[slot] != 0:
+        if taken[slot] == item:
+            return n
+        slot = (slot + 1) & mask
+    taken[slot], out[n], source[n] = item, item, kind
+    return n + 1

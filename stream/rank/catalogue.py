@@ -16,16 +16,24 @@ Array = NDArray[Any]
 BRANDS = 65_535
 
 
+ITEM = np.dtype(
+    [
+        ("published", np.int64),  # ms; 0 unknown
+        ("price", np.float32),  # -1 unknown
+        ("category", np.uint16),  # bucket, 0 none
+        ("brand", np.uint16),  # bucket, 0 none
+        ("available", np.uint8),
+    ],
+    align=True,
+)
+
+
 class Entries(NamedTuple):
-    """The arrays; A rows, and the hash table of `models.table.find`."""
+    """The catalogue in arrays: A items, and the hash table of `models.table.find`."""
 
     keys: Array  # uint64
     rows: Array  # int32
-    category: Array  # uint16 [A]: bucket, 0 none
-    brand: Array  # uint16 [A]: bucket, 0 none
-    price: Array  # float32 [A]; -1 unknown
-    published: Array  # int64 [A]: ms; 0 unknown
-    available: Array  # uint8 [A]
+    item: Array  # ITEM [A]
 
 
 class Catalogue:
@@ -51,7 +59,7 @@ class Catalogue:
         self.names: dict[int, str] = {}
         self.row_of: dict[int, int] = {}
         self.table = Table(1024)
-        self.entries = self._arrays(1024)
+        self.items = np.zeros(1024, ITEM)
         self._retired: dict[int, None] = {}
         self._newest: Array | None = None
         self._asked = 0
@@ -67,16 +75,16 @@ class Catalogue:
         if row is None:
             row = self._admit(code, item.item_id)
         elif item.published_at is None:
-            published = int(self.entries.published[row])
+            published = int(self.items["published"][row])
         self._retired.pop(code, None)
-        e = self.entries
-        if published != e.published[row] or item.available != e.available[row]:
+        entry = self.items[row]
+        if published != entry["published"] or item.available != entry["available"]:
             self._newest = None
-        e.category[row] = 1 + hash_id(item.category) % (self.categories - 1) if item.category else 0
-        e.brand[row] = 1 + hash_id(item.brand) % BRANDS if item.brand else 0
-        e.price[row] = -1.0 if item.price is None else item.price
-        e.published[row] = published
-        e.available[row] = item.available
+        entry["category"] = 1 + hash_id(item.category) % (self.categories - 1) if item.category else 0
+        entry["brand"] = 1 + hash_id(item.brand) % BRANDS if item.brand else 0
+        entry["price"] = -1.0 if item.price is None else item.price
+        entry["published"] = published
+        entry["available"] = item.available
 
     def retire(self, item_id: str) -> None:
         """Take an item out of recommendations, as its tombstone asks."""
@@ -84,7 +92,7 @@ class Catalogue:
         row = self.row_of.get(code)
         if row is not None:
             self._retired[code] = None
-            self.entries.available[row] = 0
+            self.items["available"][row] = 0
             self._newest = None
 
     def name(self, code: int) -> str | None:
@@ -93,16 +101,17 @@ class Catalogue:
 
     def known(self) -> Entries:
         """Arrays for the kernels, as they are now."""
-        return self.entries._replace(keys=self.table.keys, rows=self.table.rows)
+        return Entries(self.table.keys, self.table.rows, self.items)
 
     def newest(self, n: int) -> Array:
         """Ids (uint64) of the `n` available items published last, newest first."""
         if self._newest is None or self._asked < n:
-            rows = np.flatnonzero(self.entries.available[: len(self.row_of)])
+            published = self.items["published"]
+            rows = np.flatnonzero(self.items["available"][: len(self.row_of)])
             if len(rows) > n:  # sort only what is not certain to fall off
-                published = self.entries.published[rows]
-                rows = rows[published >= np.partition(published, len(rows) - n)[len(rows) - n]]
-            order = np.lexsort((rows, -self.entries.published[rows]))[:n]
+                border = np.partition(published[rows], len(rows) - n)[len(rows) - n]
+                rows = rows[published[rows] >= border]
+            order = np.lexsort((rows, -published[rows]))[:n]
             self._newest, self._asked = self.table.ids[rows[order]], n
         return self._newest[:n]
 
@@ -122,22 +131,10 @@ class Catalogue:
         return row
 
     def _ensure(self, row: int) -> None:
-        if row < len(self.entries.price):
+        if row < len(self.items):
             return
-        old, ids = self.entries, self.table.ids
-        self.entries = self._arrays(2 * len(old.price))
-        for name in Entries._fields[2:]:
-            getattr(self.entries, name)[: len(old.price)] = getattr(old, name)
-        self.table = Table(len(self.entries.price))
+        ids = self.table.ids
+        old, self.items = self.items, np.zeros(2 * len(self.items), ITEM)
+        self.items[: len(old)] = old
+        self.table = Table(len(self.items))
         self.table.put(ids, np.arange(len(ids)))
-
-    def _arrays(self, rows: int) -> Entries:
-        return Entries(
-            keys=np.zeros(0, np.uint64),
-            rows=np.zeros(0, np.int32),
-            category=np.zeros(rows, np.uint16),
-            brand=np.zeros(rows, np.uint16),
-            price=np.full(rows, -1, np.float32),
-            published=np.zeros(rows, np.int64),
-            available=np.zeros(rows, np.uint8),
-        )

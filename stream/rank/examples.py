@@ -13,7 +13,8 @@ from stream.ids import Ids
 from stream.log import Output, Records
 from stream.messages import Examples, encode_binary
 from stream.rank.decode import IMPRESSION, PURCHASE, Columns
-from stream.rank.feedback import NO_LIST, Given, Seen
+from stream.rank.feedback import NO_LIST
+from stream.rank.given import Given, Seen
 
 Array = NDArray[Any]
 
@@ -61,9 +62,9 @@ def _message(
         part.start + np.flatnonzero(kind == IMPRESSION),
         part.start + np.flatnonzero(kind <= PURCHASE),
     )
-    lists, items = seen.row[shows], slice(columns.start[part.start], columns.start[part.stop])
-    at = seen.row[acts]
-    listed = seen.list_offset[at] != NO_LIST
+    lists, items = given.event["row"][shows], slice(columns.start[part.start], columns.start[part.stop])
+    at = given.event["row"][acts]
+    listed = seen.act["list_offset"][at] != NO_LIST
     labelled, label = acts[listed], at[listed]
     return Examples(
         schema=schema,
@@ -74,7 +75,7 @@ def _message(
         list_ts=_raw(columns.ts[shows], np.int64),
         list_broker_ts=_raw(columns.broker_ts[shows], np.int64),
         list_user=_raw(columns.user[shows], np.uint64),
-        list_arm=_raw(given.arm[shows], np.uint8),
+        list_arm=_raw(given.event["arm"][shows], np.uint8),
         list_size=_raw(np.diff(columns.start)[shows], np.int32),
         list_own=_raw(columns.own[shows], np.uint8),
         list_history=_raw(seen.history[lists], np.uint64),
@@ -83,15 +84,15 @@ def _message(
         item=_raw(columns.shown[items], np.uint64),
         item_category=_raw(seen.category[items], np.uint16),
         features=_raw(seen.features[items], np.float32),
-        label_list=_raw(seen.list_offset[label], np.int64),
-        label_position=_raw(seen.place[label], np.uint16),
+        label_list=_raw(seen.act["list_offset"][label], np.int64),
+        label_position=_raw(seen.act["place"][label], np.uint16),
         label_task=_raw(columns.kind[labelled], np.uint8),
         label_ts=_raw(columns.ts[labelled], np.int64),
         label_broker_ts=_raw(columns.broker_ts[labelled], np.int64),
         act_offset=_raw(columns.offset[acts], np.int64),
         act_ts=_raw(columns.ts[acts], np.int64),
         act_item=_raw(columns.item[acts], np.uint64),
-        act_category=_raw(seen.act_category[at], np.uint16),
+        act_category=_raw(seen.act["category"][at], np.uint16),
         act_task=_raw(columns.kind[acts], np.uint8),
         act_listed=_raw(listed, np.uint8),
         act_history=_raw(seen.act_history[at], np.uint64),

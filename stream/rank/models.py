@@ -13,7 +13,7 @@ from models.served import Served
 from stream.checkpoint import Store
 from stream.errors import Retryable
 from stream.messages import ModelUpdate
-from stream.rank.features import Known
+from stream.rank.known import Known
 
 Array = NDArray[Any]
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from stream.log import Records
 from stream.messages import LATEST_TS, Impression
 from stream.rank.arms import BUCKETS
 from stream.rank.decode import CART, CLICK, IMPRESSION, PURCHASE, Columns, Dead
-from stream.rank.feedback import Given, Seen
+from stream.rank.given import Given, Seen
 
 Array = NDArray[Any]
 
@@ -110,10 +110,10 @@ def _count_impressions(
     shows = np.flatnonzero(columns.kind == IMPRESSION)
     size = np.diff(columns.start)[shows]
     second = columns.ts[shows] // 1000
-    arm = Coded(given.arm[shows], arms)
+    arm = Coded(given.event["arm"][shows], arms)
     place = np.arange(1, len(columns.shown) + 1) - np.repeat(columns.start[shows], size)
     item_second, item_arm = np.repeat(second, size), Coded(np.repeat(arm.codes, size), arms)
-    surface = Coded(np.repeat(given.surface[shows], size), surfaces)
+    surface = Coded(np.repeat(given.event["surface"][shows], size), surfaces)
     counts.add(
         partition,
         "ctr",
@@ -143,10 +143,10 @@ def _count_impressions(
         {
             "lists": 1,
             "items": size,
-            "pairs": seen.pairs,
-            "apart": seen.apart,
-            "surprise": seen.surprise,
-            "young": seen.young,
+            "pairs": seen.list["pairs"],
+            "apart": seen.list["apart"],
+            "surprise": seen.list["surprise"],
+            "young": seen.list["young"],
         },
     )
 
@@ -161,9 +161,9 @@ def _count_feedback(
     surfaces: list[str],
 ) -> None:
     acts = np.flatnonzero(columns.kind <= PURCHASE)
-    at = seen.row[acts]
+    at = given.event["row"][acts]
     kind, second = columns.kind[acts], columns.ts[acts] // 1000
-    arm, surface = Coded(seen.arm[at], arms), Coded(seen.surface[at], surfaces)
+    arm, surface = Coded(seen.act["arm"][at], arms), Coded(seen.act["surface"][at], surfaces)
     paid = np.maximum(columns.price[acts], 0) * columns.quantity[acts]
     sums = {
         "clicks": kind == CLICK,
@@ -172,12 +172,12 @@ def _count_feedback(
         "revenue": np.where(kind == PURCHASE, paid, 0.0),
     }
     dims: dict[str, Column] = {"second": second, "arm": arm}
-    counts.add(partition, "ctr", {**dims, "surface": surface, "position": seen.place[at] + 1}, sums)
+    counts.add(partition, "ctr", {**dims, "surface": surface, "position": seen.act["place"][at] + 1}, sums)
     bucket = (columns.user[acts] % np.uint64(BUCKETS)).astype(np.int64)
     counts.add(partition, "experiment", {**dims, "bucket": bucket}, sums)
     item = _items(columns.item[acts], lambda i: columns.events[acts[i]].item_id)  # type: ignore[union-attr]
     counts.add(partition, "items", {**dims, "second": second // MINUTE * MINUTE, "item_id": item}, sums)
-    unlisted = broker_seconds(columns.broker_ts[acts[seen.place[at] < 0]])
+    unlisted = broker_seconds(columns.broker_ts[acts[seen.act["place"][at] < 0]])
     counts.add(partition, "health", health(unlisted, "unlisted"), {"count": 1})
 
 

@@ -16,10 +16,10 @@ from stream.rank.arms import Arms
 from stream.rank.candidates import SOURCES
 from stream.rank.catalogue import Catalogue
 from stream.rank.decode import IMPRESSION, OWN_SLATE, Columns
-from stream.rank.features import Limits
+from stream.rank.known import Limits
 from stream.rank.models import Slot
 from stream.rank.slate import USERS, Best, best_popular, best_scored, gather_offers, offers
-from stream.rank.visitors import Memory, Visitors
+from stream.rank.visitors import Memory, blank_memory
 from stream.settings import Settings
 
 Array = NDArray[Any]
@@ -44,7 +44,7 @@ class Publisher:
         self._buffers = offers(settings.slate.candidates, shape.history)
         self._published: list[tuple[int, float]] = []
         # strangers are a visitor without any event
-        self._nobody = Visitors(1, shape.history, 1).memory
+        self._nobody = blank_memory(1, shape.history, 1)
         self._strangers = 0
 
     def prepare(self, slot: Slot, catalogue: Catalogue) -> None:
@@ -142,9 +142,9 @@ class Publisher:
     ) -> Output | None:
         items = self._items(best, slot, catalogue)
         code = _list_hash(items)
-        if not due.always and code == int(memory.published[due.visitor]):
+        if not due.always and code == int(memory.visitor["published"][due.visitor]):
             return None
-        memory.published[due.visitor] = code
+        memory.visitor["published"][due.visitor] = code
         user_id = columns.events[due.event].user_id
         offset = int(columns.offset[due.event])
         position = Position(records.partition, offset, int(columns.ts[due.event]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from stream.rank.arms import Arms
 from stream.rank.catalogue import Catalogue
 from stream.rank.decode import IMPRESSION, Columns, Decoded, decode
 from stream.rank.examples import encode_examples
-from stream.rank.features import Limits
-from stream.rank.feedback import Given, Seen, blank, take_events
+from stream.rank.feedback import take_events
+from stream.rank.given import Given, Seen, blank, give
+from stream.rank.known import Limits
 from stream.rank.models import Slot
 from stream.rank.publish import Publisher
-from stream.rank.recent import Recent
-from stream.rank.visitors import Visitors
+from stream.rank.share import Share
+from stream.rank.visitors import ENTRY, SHOWN, VISITOR
 from stream.settings import Settings, shape_of
 
 Array = NDArray[Any]
@@ -38,30 +40,8 @@ OUTCOMES_S = 1.0
 
 INCREMENT_FROM = 20_000
 """Visitors from which on a checkpoint holds only those touched since the last whole one."""
-MAX_SURFACES = 256
 WHOLE_AGAIN = 0.5
 """Share of touched visitors from which a whole checkpoint is cheaper."""
-
-
-class Share:
-    """State of one partition: its visitors, the event ids seen lately, how far time has come."""
-
-    def __init__(self, settings: Settings) -> None:
-        f = settings.features
-        self.visitors = Visitors(max(f.users // settings.kafka.partitions, 8192), f.history, f.lists)
-        self.recent = Recent(int(f.event_id_window_s * 1000))
-        self.surfaces = [""]
-        self.newest_ts = 0
-        self.since_checkpoint = 0
-        self.checkpointed = 0.0
-
-    def surface(self, name: str) -> int:
-        """Code of a surface; beyond `MAX_SURFACES` they are counted together."""
-        if name not in self.surfaces:
-            if len(self.surfaces) >= MAX_SURFACES:
-                return 0
-            self.surfaces.append(name)
-        return self.surfaces.index(name)
 
 
 class Rank:
@@ -85,7 +65,8 @@ class Rank:
     def __init__(self, settings: Settings, store: Store, log_name: str = "") -> None:
         self.settings, self.store = settings, store
         self.shape = shape_of(settings)
-        self.schema = self.shape.schema
+        layout = VISITOR.descr, ENTRY.descr, SHOWN.descr
+        self.schema = zlib.crc32(repr((self.shape.schema, layout)).encode())
         self.arms = Arms(settings)
         self.users = Hashes(limit=500_000)
         self.items = Ids(limit=500_000)
@@ -265,9 +246,9 @@ class Rank:
         outcomes.count_events(self.counts, partition, columns, given, seen, self.arms.names, share.surfaces)
         if quiet:
             return []
-        outputs += encode_examples(self.schema, records, columns, given, seen, self.items)
+        outputs += encode_examples(self.shape.schema, records, columns, given, seen, self.items)
         outputs += self.publisher.slates(
-            records, columns, given.visitor, share.visitors.memory, self.slots, self.catalogue, now
+            records, columns, given.event["visitor"], share.visitors.memory, self.slots, self.catalogue, now
         )
         return outputs
 
@@ -299,21 +280,7 @@ class Rank:
                 arm[i] = shown
             if event.surface:
                 surface[i] = share.surface(event.surface)
-        return Given(
-            offset=columns.offset,
-            ts=columns.ts,
-            kind=columns.kind,
-            visitor=share.visitors.rows(columns.user).astype(np.int64),
-            arm=arm,
-            surface=surface,
-            item=columns.item,
-            price=columns.price.astype(np.float32),
-            slate=columns.slate,
-            own=columns.own,
-            start=columns.start,
-            shown=columns.shown,
-            shown_price=columns.shown_price,
-        )
+        return give(columns, share.visitors.rows(columns.user), arm, surface)
 
 
 def _partition(unit: str) -> int:

@@ -13,7 +13,8 @@ from models.covisitation import Scratch
 from models.table import find
 from stream.rank.candidates import CART, RECENT, find_candidates
 from stream.rank.catalogue import Entries
-from stream.rank.features import Known, Limits, write_age, write_features
+from stream.rank.features import write_age, write_features
+from stream.rank.known import Known, Limits
 from stream.rank.models import Slot
 from stream.rank.visitors import Memory
 
@@ -91,19 +92,20 @@ def gather_offers(
 
     Features are left out where nothing will be `scored`.
     """
+    foreign = len(visitors) < 0  # False, but not as a literal, which would be compiled apart
     for u in range(len(visitors)):
         v, first = visitors[u], out.start[u]
+        own = memory.history[v]
         found = find_candidates(
             out.item[first : first + limit],
             out.source[first : first + limit],
-            v,
+            own,
             now[u],
             trending,
             newest,
-            memory,
             known,
             entries,
-            limits,
+            limits.exclude_bought,
             scratch,
         )
         last = first + found
@@ -111,13 +113,14 @@ def gather_offers(
         if not scored:
             continue
         out.user[first:last] = u
-        prices = np.full(found, np.float32(-1.0))
+        prices = np.empty(found, np.float32)
+        prices[:] = -1.0
         write_features(
             out.features[first:last],
             out.category[first:last],
             out.item[first:last],
             prices,
-            False,
+            foreign,
             v,
             now[u],
             memory,
@@ -129,9 +132,9 @@ def gather_offers(
         for i in range(first, last):
             out.row[i] = _row(known, out.item[i])
         for k in range(out.history_row.shape[1]):
-            out.history_row[u, k] = _row(known, memory.history_item[v, k])
-            out.history_category[u, k] = memory.history_category[v, k]
-        write_age(out.age[u], v, now[u], memory)
+            out.history_row[u, k] = _row(known, own[k]["item"])
+            out.history_category[u, k] = own[k]["category"]
+        write_age(out.age[u], own, now[u])
 
 
 def best_scored(out: Offers, users: int, slot: Slot, size: int) -> list[Best]:

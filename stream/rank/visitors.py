@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from models.table import Table
 
 Array = NDArray[Any]
+Record = Any
+"""One element of a structured array; writing to it writes to the array."""
 
 DISMISSED, BOUGHT, IN_CART = 1, 2, 4
-"""Bits of `Memory.history_flags`."""
+"""Bits of an entry's flags."""
 
 RING = 1 << 20
 """Items of shown lists kept per partition; a list whose items were overwritten is forgotten."""
@@ -28,68 +30,72 @@ EVICTED_SHARE = 64
 NOT_NOW = np.iinfo(np.int64).max
 
 
+VISITOR = np.dtype(
+    [
+        ("user", np.uint64),  # 0: the row is free
+        ("last_ts", np.int64),  # newest event
+        ("session_ts", np.int64),  # start of the session
+        ("published", np.uint64),  # hash of the slate published last
+        ("steps", np.int32),  # events in the session
+        ("session_clicks", np.int32),
+        ("click_place", np.int32),  # place of the last click in its list, from 1; 0 none
+    ],
+    align=True,
+)
+ENTRY = np.dtype(
+    [
+        ("item", np.uint64),  # 0: empty
+        ("ts", np.int64),
+        ("price", np.float32),  # -1 unknown
+        ("events", np.uint16),  # how often touched
+        ("category", np.uint16),
+        ("brand", np.uint16),
+        ("clicks", np.uint8),
+        ("carts", np.uint8),
+        ("purchases", np.uint8),
+        ("flags", np.uint8),
+    ],
+    align=True,
+)
+SHOWN = np.dtype(
+    [
+        ("offset", np.int64),
+        ("ts", np.int64),
+        ("slate", np.uint64),
+        ("start", np.int64),  # where its items start, counted over the life of the ring; 0 no list
+        ("size", np.int32),
+        ("surface", np.uint16),
+        ("arm", np.uint8),
+    ],
+    align=True,
+)
+
+
 class Memory(NamedTuple):
     """The arrays; U visitors, H history entries, Q lists. Times are ms of event time."""
 
-    user: Array  # uint64 [U]
-    last_ts: Array  # int64 [U]: newest event
-    session_ts: Array  # int64 [U]: start of the session
-    steps: Array  # int32 [U]: events in the session
-    session_clicks: Array  # int32 [U]
-    click_place: Array  # int16 [U]: place of the last click, from 1; 0 none
-    published: Array  # uint64 [U]: hash of the slate published last
-    history_item: Array  # uint64 [U, H], newest first; 0 where empty
-    history_ts: Array  # int64 [U, H]
-    history_events: Array  # uint16 [U, H]: how often touched
-    history_clicks: Array  # uint8 [U, H]
-    history_carts: Array  # uint8 [U, H]
-    history_purchases: Array  # uint8 [U, H]
-    history_flags: Array  # uint8 [U, H]
-    history_category: Array  # uint16 [U, H]
-    history_brand: Array  # uint16 [U, H]
-    history_price: Array  # float32 [U, H]; -1 unknown
-    list_offset: Array  # int64 [U, Q], newest first
-    list_ts: Array  # int64 [U, Q]
-    list_slate: Array  # uint64 [U, Q]
-    list_start: Array  # int64 [U, Q]: where its items start, counted over the life of the ring; -1 none
-    list_size: Array  # int32 [U, Q]
-    list_arm: Array  # uint8 [U, Q]
-    list_surface: Array  # uint16 [U, Q]
+    visitor: Array  # VISITOR [U]
+    history: Array  # ENTRY [U, H], newest first
+    lists: Array  # SHOWN [U, Q], newest first
     ring: Array  # uint64 [RING]
-    head: Array  # int64 [1]: items ever put into the ring
+    head: Array  # int64 [1]: 1 + items ever put into the ring
+    spare: Array  # ENTRY [1], for what is being moved
 
 
-SHARED = ("ring", "head")
+BY_ROW = ("visitor", "history", "lists")
+"""Arrays with one row per visitor."""
 
 
-def _fields(users: int, history: int, lists: int) -> dict[str, tuple[type, tuple[int, ...]]]:
-    u, h, q = (users,), (users, history), (users, lists)
-    return {
-        "user": (np.uint64, u),
-        "last_ts": (np.int64, u),
-        "session_ts": (np.int64, u),
-        "steps": (np.int32, u),
-        "session_clicks": (np.int32, u),
-        "click_place": (np.int16, u),
-        "published": (np.uint64, u),
-        "history_item": (np.uint64, h),
-        "history_ts": (np.int64, h),
-        "history_events": (np.uint16, h),
-        "history_clicks": (np.uint8, h),
-        "history_carts": (np.uint8, h),
-        "history_purchases": (np.uint8, h),
-        "history_flags": (np.uint8, h),
-        "history_category": (np.uint16, h),
-        "history_brand": (np.uint16, h),
-        "history_price": (np.float32, h),
-        "list_offset": (np.int64, q),
-        "list_ts": (np.int64, q),
-        "list_slate": (np.uint64, q),
-        "list_start": (np.int64, q),
-        "list_size": (np.int32, q),
-        "list_arm": (np.uint8, q),
-        "list_surface": (np.uint16, q),
-    }
+def blank_memory(rows: int, history: int, lists: int) -> Memory:
+    """Memory of visitors of whom nothing is known."""
+    return Memory(
+        visitor=np.zeros(rows, VISITOR),
+        history=np.zeros((rows, history), ENTRY),
+        lists=np.zeros((rows, lists), SHOWN),
+        ring=np.zeros(RING, np.uint64),
+        head=np.ones(1, np.int64),
+        spare=np.zeros(1, ENTRY),
+    )
 
 
 class Visitors:
@@ -105,7 +111,7 @@ class Visitors:
     Attributes
     ----------
     memory : Memory
-        The arrays; replaced when they grow. A row without a visitor has user 0.
+        The arrays; replaced when they grow.
     evicted : int
         Visitors that had to leave.
 
@@ -120,13 +126,13 @@ class Visitors:
         self.limit, self.history, self.lists = limit, history, lists
         self.evicted = 0
         rows = min(limit, FIRST_ROWS)
-        self.memory = self._blank(rows, np.zeros(RING, np.uint64), np.zeros(1, np.int64))
+        self.memory = blank_memory(rows, history, lists)
         self.table = Table(rows)
         self.touched = np.zeros(rows, bool)
         self._free = np.arange(rows)
 
     def __len__(self) -> int:
-        return len(self.memory.user) - len(self._free)
+        return len(self.memory.visitor) - len(self._free)
 
     def rows(self, users: Array) -> Array:
         """Rows (int32 [n]) of `users` (uint64 [n]), new visitors admitted.
@@ -146,16 +152,17 @@ class Visitors:
 
     def state(self, only_touched: bool) -> dict[str, Any]:
         """Arrays to keep: of every visitor, or of the rows changed since `forget_touched`."""
-        rows = np.flatnonzero(self.touched if only_touched else self.memory.user)
-        kept: dict[str, Any] = {"rows": rows, "evicted": self.evicted}
-        for name in _fields(0, 0, 0):
-            kept[name] = getattr(self.memory, name)[rows]
+        rows = np.flatnonzero(self.touched if only_touched else self.memory.visitor["user"])
         head = int(self.memory.head[0])
-        kept["head"] = head
         # an increment still carries the whole live part of the ring: it is small beside the visitors
         live = np.arange(max(0, head - RING), head)
-        kept["ring"] = self.memory.ring[live % RING]
-        return kept
+        kept = {name: getattr(self.memory, name)[rows] for name in BY_ROW}
+        return kept | {
+            "rows": rows,
+            "evicted": self.evicted,
+            "head": head,
+            "ring": self.memory.ring[live % RING],
+        }
 
     def load(self, kept: dict[str, Any]) -> None:
         """Take in what `state` returned: a whole one, or an increment on top of one.
@@ -163,42 +170,38 @@ class Visitors:
         Settings may have changed since: lists that no longer fit are left out; more visitors than
         the limit stay until new ones come.
         """
-        rows = kept["rows"]
-        if len(rows) and rows.max() >= len(self.memory.user):
+        rows, head = kept["rows"], kept["head"]
+        if len(rows) and rows.max() >= len(self.memory.visitor):
             self._grow(int(rows.max()) + 1)
-        for name in _fields(0, 0, 0):
-            into, values = getattr(self.memory, name), kept[name]
-            if values.ndim == 1:
-                into[rows] = values
-            else:
-                width = min(into.shape[1], values.shape[1])
-                into[rows, :width] = values[:, :width]
-        self.table.put(kept["user"], rows)
-        self._free = np.flatnonzero(self.memory.user == 0)
-        head = kept["head"]
-        self.memory.head[0] = head
+        lists = min(self.lists, kept["lists"].shape[1])
+        self.memory.visitor[rows], self.memory.history[rows] = kept["visitor"], kept["history"]
+        self.memory.lists[rows, :lists] = kept["lists"][:, :lists]
+        self.table.put(kept["visitor"]["user"], rows)
+        self._free = np.flatnonzero(self.memory.visitor["user"] == 0)
         live = np.arange(max(0, head - RING), head)
-        self.memory.ring[live % RING] = kept["ring"]
+        self.memory.head[0], self.memory.ring[live % RING] = head, kept["ring"]
         self.evicted = kept["evicted"]
 
     def _admit(self, users: Array, in_use: Array) -> None:
-        while len(users) > len(self._free) and len(self.memory.user) < self.limit:
-            self._grow(min(self.limit, 2 * len(self.memory.user)))
+        while len(users) > len(self._free) and len(self.memory.visitor) < self.limit:
+            self._grow(min(self.limit, 2 * len(self.memory.visitor)))
         if len(users) > len(self._free):
             self._evict(len(users) - len(self._free), in_use)
         rows, self._free = self._free[: len(users)], self._free[len(users) :]
-        for name in _fields(0, 0, 0):
-            getattr(self.memory, name)[rows] = -1 if name == "list_start" else 0
-        self.memory.user[rows] = users
+        for name in BY_ROW:
+            array = getattr(self.memory, name)
+            array[rows] = np.zeros((), array.dtype)
+        self.memory.visitor["user"][rows] = users
         self.table.put(users, rows)
 
     def _evict(self, least: int, in_use: Array) -> None:
         """Free the rows of `least` visitors or more, the least recently seen, none of them in use."""
-        seen = np.where(self.memory.user == 0, NOT_NOW, self.memory.last_ts)
+        visitor = self.memory.visitor
+        seen = np.where(visitor["user"] == 0, NOT_NOW, visitor["last_ts"])
         seen[in_use] = NOT_NOW
         count = min(max(least, len(seen) // EVICTED_SHARE), int(np.count_nonzero(seen != NOT_NOW)))
         rows = np.argpartition(seen, count - 1)[:count]
-        self.memory.user[rows] = 0
+        visitor["user"][rows] = 0
         self.table.put(np.zeros(count, np.uint64), rows)
         self.touched[rows] = True  # so that an increment says so
         # in order, as they are found again after a restart
@@ -206,18 +209,13 @@ class Visitors:
         self.evicted += count
 
     def _grow(self, size: int) -> None:
-        old = self.memory
-        self.memory = self._blank(size, old.ring, old.head)
-        for name in _fields(0, 0, 0):
-            getattr(self.memory, name)[: len(old.user)] = getattr(old, name)
-        self.touched = np.concatenate([self.touched, np.zeros(size - len(self.touched), bool)])
-        self._free = np.concatenate([self._free, np.arange(len(old.user), size)])
+        old, before = self.memory, len(self.memory.visitor)
+        self.memory = blank_memory(size, self.history, self.lists)._replace(ring=old.ring, head=old.head)
+        for name in BY_ROW:
+            getattr(self.memory, name)[:before] = getattr(old, name)
+        self.touched = np.concatenate([self.touched, np.zeros(size - before, bool)])
+        self._free = np.concatenate([self._free, np.arange(before, size)])
         self.table = Table(size)
-        used = np.flatnonzero(self.memory.user)
-        self.table.put(self.memory.user[used], used)
-
-    def _blank(self, rows: int, ring: Array, head: Array) -> Memory:
-        shapes = _fields(rows, self.history, self.lists)
-        arrays: dict[str, Array] = {name: np.zeros(shape, kind) for name, (kind, shape) in shapes.items()}
-        arrays["list_start"].fill(-1)
-        return Memory(**arrays, ring=ring, head=head)
+        user = np.ascontiguousarray(self.memory.visitor["user"])
+        used = np.flatnonzero(user)
+        self.table.put(user[used], used)

@@ -67,11 +67,10 @@ def _state(stage: Stage) -> list[dict[str, object]]:
     found = []
     for _, share in sorted(rank.shares.items()):
         kept = share.visitors.state(only_touched=False)
-        order = np.argsort(kept["user"])
-        rows = {k: v[order] for k, v in kept.items() if isinstance(v, np.ndarray) and len(v) == len(order)}
-        rows.pop("rows")
-        rows.pop("published")  # an answer that was lost before it was acknowledged is given again
-        found.append({k: v.tolist() for k, v in rows.items()} | {"head": kept["head"]})
+        order = np.argsort(kept["visitor"]["user"])
+        kept["visitor"]["published"] = 0  # an answer that was lost before it was acknowledged is given again
+        rows = {k: kept[k][order].tolist() for k in ("visitor", "history", "lists")}
+        found.append(rows | {"head": kept["head"]})
     return found
 
 

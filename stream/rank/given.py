@@ -1,0 +1,102 @@
+"""What the state kernel reads of a batch of events, and what it writes for each of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.batch import Array, F
+from stream.rank.decode import IMPRESSION, Columns
+
+LIST = np.dtype(
+    [
+        ("surprise", np.float64),  # sum over the items of -log2 of their share of impressions
+        ("pairs", np.int64),  # pairs of items with known categories
+        ("apart", np.int64),  # of these, pairs of different categories
+        ("young", np.int64),  # items younger than a minute
+    ]
+)
+ACT = np.dtype(
+    [
+        ("list_offset", np.int64),  # offset of its list, or `NO_LIST`
+        ("place", np.int64),  # place in the list from 0, -1 without a list
+        ("surface", np.uint16),  # the list's
+        ("category", np.uint16),  # the item's
+        ("arm", np.uint8),  # the list's, else the user's
+    ],
+    align=True,
+)
+EVENT = np.dtype(
+    [
+        ("offset", np.int64),
+        ("ts", np.int64),
+        ("visitor", np.int64),  # row
+        ("item", np.uint64),
+        ("slate", np.uint64),
+        ("first", np.int64),  # its items in `shown`: from first to last - 1
+        ("last", np.int64),
+        ("row", np.int64),  # index among the impressions, or among the feedbacks
+        ("price", np.float32),
+        ("surface", np.uint16),
+        ("kind", np.uint8),
+        ("arm", np.uint8),  # the list's where its trace says so, else the user's
+        ("own", np.uint8),  # 1 where the slate is one of ours
+    ],
+    align=True,
+)
+
+
+class Given(NamedTuple):
+    """What the kernel reads: n events, N items in all their impressions together."""
+
+    event: NDArray[Any]  # EVENT [n]
+    shown: NDArray[Any]  # uint64 [N]
+    price: NDArray[Any]  # float32 [N]; -1 not given
+
+
+class Seen(NamedTuple):
+    """What the kernel writes, for B impressions with N items and K feedbacks, in the order of events."""
+
+    # per impression
+    list: NDArray[Any]  # LIST [B]
+    history: NDArray[Any]  # uint64 [B, H]
+    history_category: NDArray[Any]  # uint16 [B, H]
+    age: NDArray[Any]  # float32 [B, H]
+    # per item shown
+    category: NDArray[Any]  # uint16 [N]
+    features: NDArray[Any]  # float32 [N, F]
+    # per feedback
+    act: NDArray[Any]  # ACT [K]
+    act_history: NDArray[Any]  # uint64 [K, H]
+    act_age: NDArray[Any]  # float32 [K, H]
+
+
+def give(columns: Columns, visitor: Array, arm: Array, surface: Array) -> Given:
+    """Arrange the columns of a batch as the kernel reads them; `visitor`, `arm` and `surface` are [n]."""
+    event = np.empty(len(columns.ts), EVENT)
+    for name in ("offset", "ts", "item", "slate", "price", "kind", "own"):
+        event[name] = getattr(columns, name)
+    shows, acts = columns.kind == IMPRESSION, columns.kind < IMPRESSION
+    event["row"] = np.where(shows, np.cumsum(shows), np.cumsum(acts)) - 1
+    event["visitor"], event["arm"], event["surface"] = visitor, arm, surface
+    event["first"], event["last"] = columns.start[:-1], columns.start[1:]
+    return Given(event, columns.shown, columns.shown_price)
+
+
+def blank(columns: Columns, history: int) -> Seen:
+    """Arrays of the sizes that these events need."""
+    b, k = int((columns.kind == IMPRESSION).sum()), int((columns.kind < IMPRESSION).sum())
+    n = len(columns.shown)
+    return Seen(
+        list=np.zeros(b, LIST),
+        history=np.empty((b, history), np.uint64),
+        history_category=np.empty((b, history), np.uint16),
+        age=np.empty((b, history), np.float32),
+        category=np.empty(n, np.uint16),
+        features=np.empty((n, F), np.float32),
+        act=np.zeros(k, ACT),
+        act_history=np.empty((k, history), np.uint64),
+        act_age=np.empty((k, history), np.float32),
+    )
