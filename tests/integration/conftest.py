@@ -27,7 +27,10 @@ arms = [
     { name = "fresh", share = 0.5, model = "fresh" },
     { name = "popularity", share = 0.5, model = "popularity" },
 ]
+[checkpoints]
+seconds = 1.0
 """
+"""Of the stack; checkpoints are frequent, so that a crash finds one."""
 
 START = Path(__file__).parents[3] / "shared" / "kafka" / "start"
 

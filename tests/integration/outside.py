@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 ROLES = ("rank", "train", "monitor")
 PREFIX = "liverank."
 START_S = 120
+ROOT = Path(__file__).parents[2]
+QUIET = {"log_level": 0}
+"""That a broker ends before its clients is no news here."""
 
 
 class Place(NamedTuple):
@@ -50,10 +54,11 @@ def until(check: Callable[[], Any], seconds: float = 30.0, why: Callable[[], Any
 class Client:
     """A shop that publishes and asks."""
 
-    def __init__(self, kafka: str, clickhouse: str, prefix: str = PREFIX) -> None:
-        self.kafka, self.clickhouse, self.prefix = kafka, clickhouse, prefix
+    def __init__(self, kafka: str, clickhouse: str, prefix: str = PREFIX, database: str = "liverank") -> None:
+        self.kafka, self.clickhouse, self.prefix, self.database = kafka, clickhouse, prefix, database
         self._producer = Producer(
             {
+                **QUIET,
                 "bootstrap.servers": kafka,
                 "linger.ms": 1,
                 "partitioner": "murmur2_random",
@@ -94,7 +99,7 @@ class Client:
     def ask(self, sql: str) -> list[dict[str, Any]]:
         """Rows of a query over ClickHouse's HTTP interface."""
         settings = "output_format_json_quote_64bit_integers=0"
-        request = f"{self.clickhouse}/?database=liverank&{settings}"
+        request = f"{self.clickhouse}/?database={self.database}&{settings}"
         body = f"{sql} FORMAT JSONEachRow".encode()
         with urllib.request.urlopen(request, body, timeout=30) as answer:
             return [json.loads(line) for line in answer]
@@ -104,9 +109,17 @@ class Client:
         sql = f"SELECT counter, sum(count) AS n FROM health WHERE role = '{role}' GROUP BY counter"
         return {row["counter"]: row["n"] for row in self.ask(sql)}
 
+    def balanced(self) -> bool:
+        """Whether `health` accounts for every record of `events`, none forgotten and none twice."""
+        n = self.health()
+        consumed = n.get("consumed", 0)
+        return consumed + n.get("lost", 0) == self.end_of("events") and consumed == n.get(
+            "processed", 0
+        ) + n.get("repeated", 0) + n.get("dead", 0)
+
     def end_of(self, topic: str) -> int:
         """Records that a topic has taken, all partitions together."""
-        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "ends"})
+        consumer = Consumer({**QUIET, "bootstrap.servers": self.kafka, "group.id": "ends"})
         full = self.prefix + topic
         parts = consumer.list_topics(full, timeout=10).topics[full].partitions
         total = sum(consumer.get_watermark_offsets(TopicPartition(full, p), timeout=10)[1] for p in parts)
@@ -122,6 +135,7 @@ class Reader:
         self._over = threading.Event()
         self._consumer = Consumer(
             {
+                **QUIET,
                 "bootstrap.servers": client.kafka,
                 "group.id": "outside",
                 "enable.auto.commit": False,
@@ -160,7 +174,7 @@ class Reader:
 
 
 class Command:
-    """The `liverank` command in a process of its own; what it says goes to files in `directory`."""
+    """The `liverank` command in a process of its own, in `directory`; what it says goes to files there."""
 
     def __init__(self, directory: Path, *arguments: str, **environ: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -170,13 +184,19 @@ class Command:
                 [sys.executable, "-m", "stream.cli", *arguments],
                 stdout=out,
                 stderr=err,
-                env=os.environ | environ,
+                cwd=directory,
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | environ,
             )
 
     @property
     def said(self) -> str:
         """What it has written to stderr."""
         return self._err.read_text()
+
+    @property
+    def printed(self) -> str:
+        """What it has written to stdout."""
+        return self._out.read_text()
 
     def pids(self) -> dict[str, int]:
         """Its children by name."""
@@ -197,10 +217,13 @@ class Command:
 
 
 class Up(Command):
-    """`liverank up`, ready."""
+    """`liverank up`, ready; `graphs` is the folder of another one, and saves the export of a graph."""
 
-    def __init__(self, directory: Path, *arguments: str, **environ: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, graphs: Path | None = None, **environ: str) -> None:
         ready, self.data = directory / "ready.json", directory / "data"
+        self.graphs = self.data / "checkpoints" / "graphs"
+        if graphs is not None:
+            shutil.copytree(graphs, self.graphs)
         where = ("--directory", str(self.data), "--ready-file", str(ready))
         super().__init__(directory, "up", *where, *arguments, **environ)
         until(lambda: ready.exists() or self.process.poll() is not None, START_S, lambda: self.said)

@@ -5,18 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.integration import garbage
-from tests.integration.outside import ROLES, Client, Place, Reader, Up, until
+from tests.integration.outside import ROLES, Place, Reader, Up, until
 
 KEYS = (b"u", b"\xff\xfe\x00", None, b"")
-
-
-def balanced(client: Client) -> bool:
-    """Whether `health` accounts for every record of `events`, none forgotten and none twice."""
-    n = client.health()
-    known = n.get("consumed", 0), n.get("lost", 0)
-    return sum(known) == client.end_of("events") and known[0] == sum(
-        n.get(name, 0) for name in ("processed", "repeated", "dead")
-    )
 
 
 def letters(reader: Reader, topic: str) -> dict[Place, str]:
@@ -53,7 +44,7 @@ def test_garbage_in_events_is_set_aside_and_what_is_around_it_counts(stack: Up) 
     assert all(reasons.values())
     sql = "SELECT sum(impressions) AS i, sum(clicks) AS c FROM ctr WHERE surface = 'garbage'"
     until(lambda: client.ask(sql) == [{"i": 2 * good, "c": good}], 10, lambda: client.ask(sql))
-    until(lambda: balanced(client), 10, client.health)
+    until(client.balanced, 10, client.health)
     assert client.health()["dead"] == before.get("dead", 0) + len(places)
     assert roles(stack) == alive
 
@@ -109,6 +100,6 @@ def test_a_message_that_pushes_others_out_of_the_log_is_counted_as_lost(stack: U
     for value in (b"\x00" * garbage.TOO_BIG, b"{}", b"{}"):
         client.send("events", value, b"k", partition=3)
     client.flush()
-    until(lambda: balanced(client), 10, client.health)
+    until(client.balanced, 10, client.health)
     assert client.health()["lost"] > before
     assert roles(stack) == alive
