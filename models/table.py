@@ -34,6 +34,13 @@ def _lookup(keys: Array, rows: Array, ids: Array, out: Array) -> None:
         out[i] = find(keys, rows, ids[i])
 
 
+def lookup(keys: Array, rows: Array, ids: Array) -> Array:
+    """Rows (int32 [n]) of `ids` (uint64 [n]) in a table's arrays, -1 where absent."""
+    out = np.empty(len(ids), np.int32)
+    _lookup(keys, rows, np.ascontiguousarray(ids, np.uint64), out)
+    return out
+
+
 @numba.njit(cache=True)
 def _insert(keys: Array, rows: Array, id_: np.uint64, row: int) -> None:
     mask = len(keys) - 1
@@ -96,10 +103,7 @@ class Table:
 
     def lookup(self, ids: Array) -> Array:
         """Rows (int32) of `ids` (uint64), -1 where absent; shape is kept."""
-        flat = np.ascontiguousarray(ids, np.uint64).reshape(-1)
-        out = np.empty(len(flat), np.int32)
-        _lookup(self.keys, self.rows, flat, out)
-        return out.reshape(ids.shape)
+        return lookup(self.keys, self.rows, ids.reshape(-1)).reshape(ids.shape)
 
     def put(self, ids: Array, rows: Array) -> None:
         """Give each row to its id; an id that had the row loses it. Id 0 frees the row."""

@@ -11,16 +11,20 @@ import numpy as np
 from models.batch import Array
 from models.covisitation import Scratch, top_near
 from models.table import find
+from stream.rank.alike import Alike
 from stream.rank.catalogue import Entries
 from stream.rank.features import gather_neighbours
 from stream.rank.known import Known
 from stream.rank.visitors import BOUGHT, DISMISSED, IN_CART
 
-SOURCES = ("cart", "recent", "near", "trending", "new")
-CART, RECENT, NEAR, TRENDING, NEW = np.arange(len(SOURCES), dtype=np.uint8)
+SOURCES = ("cart", "recent", "near", "alike", "trending", "new")
+CART, RECENT, NEAR, ALIKE, TRENDING, NEW = np.arange(len(SOURCES), dtype=np.uint8)
 
-NEW_SHARE, TRENDING_SHARE = 8, 3
-"""At least 1 in so many places goes to new items, to trending ones (where there are as many)."""
+NEW_SHARE, TRENDING_SHARE, ALIKE_SHARE = 8, 4, 3
+"""At least 1 in so many places goes to new, to trending, to alike items (where there are as many)."""
+
+KINDS = 8
+"""Items of the history whose kind is looked at, newest first."""
 
 
 @numba.njit(cache=True)
@@ -29,8 +33,10 @@ def find_candidates(
     source: Array,
     own: Array,
     now: int,
+    personal: bool,
     trending: Array,
     newest: Array,
+    alike: Alike,
     known: Known,
     entries: Entries,
     exclude_bought: bool,
@@ -44,8 +50,12 @@ def find_candidates(
         Filled from the start: item, and the first source that offered it.
     own
         History of the visitor, `ENTRY` [H].
+    personal
+        False: only what would be offered to anybody.
     trending, newest : uint64 [*]
         Best first.
+    alike
+        Items by kind.
 
     Returns
     -------
@@ -57,21 +67,39 @@ def find_candidates(
     unwanted = DISMISSED | BOUGHT if exclude_bought else DISMISSED
     taken = np.zeros(_slots(limit), np.uint64)
     n = len(out) - limit  # 0, but not as a literal, which would be compiled apart
-    for in_cart in (True, False):
-        for k in range(len(own)):
-            if (own[k]["flags"] & IN_CART != 0) == in_cart and own[k]["item"] != 0:
-                kind = CART if in_cart else RECENT
-                n = _offer(own[k]["item"], kind, n, limit, out, source, taken, own, unwanted, known, entries)
-    gather_neighbours(scratch, own, now, known)
-    near, weight = np.empty(limit, np.uint64), np.empty(limit, np.float32)
-    room = limit - for_new - for_trending
-    for k in range(top_near(scratch, near, weight)):
-        n = _offer(near[k], NEAR, n, room, out, source, taken, own, unwanted, known, entries)
+    if personal:
+        for in_cart in (True, False):
+            for k in range(len(own)):
+                item = own[k]["item"]
+                if (own[k]["flags"] & IN_CART != 0) == in_cart and item != 0:
+                    kind = CART if in_cart else RECENT
+                    n = _offer(item, kind, n, limit, out, source, taken, own, unwanted, known, entries)
+        gather_neighbours(scratch, own, now, known)
+        near, weight = np.empty(limit, np.uint64), np.empty(limit, np.float32)
+        room = limit - for_new - for_trending
+        for k in range(top_near(scratch, near, weight)):
+            most = room - limit // ALIKE_SHARE
+            n = _offer(near[k], NEAR, n, most, out, source, taken, own, unwanted, known, entries)
+        for k in range(KINDS * alike.items.shape[1]):
+            # the best of each kind first, then the second best of each
+            item = _alike(own, k % KINDS, k // KINDS, alike, entries)
+            if item != 0:
+                n = _offer(item, ALIKE, n, room, out, source, taken, own, unwanted, known, entries)
     for item in trending:
         n = _offer(item, TRENDING, n, limit - for_new, out, source, taken, own, unwanted, known, entries)
     for item in newest:
         n = _offer(item, NEW, n, limit, out, source, taken, own, unwanted, known, entries)
     return n
+
+
+@numba.njit(cache=True)
+def _alike(own: Array, k: int, place: int, alike: Alike, entries: Entries) -> np.uint64:
+    """The item at one place among those of the kind of history item k; 0 where there is none."""
+    if k < len(own) and own[k]["item"] != 0:
+        entry = find(entries.keys, entries.rows, own[k]["item"])
+        if 0 <= entry < len(alike.kind):
+            return np.uint64(alike.items[alike.kind[entry], place])
+    return np.uint64(0)
 
 
 @numba.njit(cache=True)

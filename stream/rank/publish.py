@@ -119,6 +119,7 @@ class Publisher:
             not popular,
             slot.trending,
             catalogue.newest(limit),
+            slot.alike,
             memory,
             slot.known,
             catalogue.known(),

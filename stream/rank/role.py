@@ -143,6 +143,8 @@ class Rank:
             return []
         self._next_outcomes = now + OUTCOMES_S
         self._read_gauges(int(now))
+        for slot in self.slots.values():
+            slot.group(self.catalogue, now)
         outputs = [
             Output("outcomes", b"rank/%d" % p, encode_binary(message))
             for p in self.counts.partitions()

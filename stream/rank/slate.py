@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.batch import Array, F
 from models.covisitation import Scratch
 from models.table import find
+from stream.rank.alike import Alike
 from stream.rank.candidates import CART, RECENT, find_candidates
 from stream.rank.catalogue import Entries
 from stream.rank.features import write_age, write_features
@@ -79,9 +80,10 @@ def gather_offers(
     visitors: Array,
     now: Array,
     limit: int,
-    scored: bool,
+    personal: bool,
     trending: Array,
     newest: Array,
+    alike: Alike,
     memory: Memory,
     known: Known,
     entries: Entries,
@@ -90,7 +92,7 @@ def gather_offers(
 ) -> None:
     """Find the candidates of each visitor (rows, int [U]) as of `now` (ms, int64 [U]); fill `out`.
 
-    Features are left out where nothing will be `scored`.
+    Where they are not `personal`, nothing will be scored, and features are left out.
     """
     foreign = len(visitors) < 0  # False, but not as a literal, which would be compiled apart
     for u in range(len(visitors)):
@@ -101,8 +103,10 @@ def gather_offers(
             out.source[first : first + limit],
             own,
             now[u],
+            personal,
             trending,
             newest,
+            alike,
             known,
             entries,
             limits.exclude_bought,
@@ -110,7 +114,7 @@ def gather_offers(
         )
         last = first + found
         out.start[u + 1] = last
-        if not scored:
+        if not personal:
             continue
         out.user[first:last] = u
         prices = np.empty(found, np.float32)
