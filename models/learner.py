@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -270,6 +271,20 @@ class Learner:
                 {"near": pairs.near, "near_weight": pairs.near_weight, "near_at": pairs.near_at}, pairs.dirty
             ),
         ]
+
+
+def compile_kernels(shape: Shape) -> None:
+    """Compile, or load from the cache, what such a learner runs: on a small one that is thrown away."""
+    learner = Learner(replace(shape, rows=2 * shape.cold), device="cpu")
+    ids, ts = np.array([70, 80], np.uint64), np.array([1, 2], np.int64)
+    bucket, flag = np.ones(2, np.uint16), np.ones(2, np.uint8)
+    history = np.full((2, shape.history), 70, np.uint64)
+    for _ in range(learner.admission.admit_after):
+        learner.see(ids, {}, 1)
+    learner.count_lists(ids, bucket, ts)
+    learner.count_acts(ids, bucket, flag, flag, ts, history, np.zeros(history.shape, np.float32))
+    learner.pairs.refresh()
+    learner.items.trending(2, 1, learner.table.ids)
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from models.learner import Learner
+from models.learner import Learner, compile_kernels
 from stream.checkpoint import Checkpoint, Store
 from stream.counts import source_name
 from stream.errors import Fatal
@@ -74,6 +74,7 @@ class Train:
     def prepare(self) -> None:
         """Make a learner and its scoring graph: seconds, which must not pass while others wait for us."""
         torch.set_num_threads(1)  # batches are small: more threads gain little and take cores from rank
+        compile_kernels(shape_of(self.settings))
         self._prepared = self._make(self.settings)
         self._prepared.graph()
 
