@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.measure import Context, Figure, Skip, machine
+from tests.bench.measure import Context, Figure, Skip, load, machine
 
 BENCHES = ("ingest", "score", "train", "delta", "latency", "kafka")
 """Modules of this package, each with a function `run`, in the order in which they run."""
@@ -48,14 +48,15 @@ def main(argv: list[str] | None = None) -> int:
         for name in arguments.names or BENCHES:
             results[name] = _run(name, context, console)
     if arguments.json:
-        print(json.dumps({"machine": here, "quick": arguments.quick, "benches": results}, indent=2))
+        said = msgspec.json.encode({"machine": here, "quick": arguments.quick, "benches": results})
+        print(msgspec.json.format(said).decode())
     return 0
 
 
 def _run(name: str, context: Context, console: Console) -> object:
     """Run one bench, show it, and return it as plain data."""
     module = importlib.import_module(f"tests.bench.{name}")
-    began = time.monotonic()
+    began, busy = time.monotonic(), load()
     try:
         figures: list[Figure] = module.run(context)
     except Skip as reason:
@@ -63,8 +64,9 @@ def _run(name: str, context: Context, console: Console) -> object:
         return {"skipped": str(reason)}
     seconds = time.monotonic() - began
     title = (module.__doc__ or "").partition("\n")[0]
-    console.print(_table(f"{name}: {title} ({seconds:.0f} s)", figures))
-    return [{**figure._asdict(), "ratio": figure.ratio} for figure in figures]
+    console.print(_table(f"{name}: {title} ({seconds:.0f} s; load before: {busy})", figures))
+    rows = [{**figure._asdict(), "ratio": figure.ratio} for figure in figures]
+    return {"load": busy, "seconds": round(seconds, 1), "figures": rows}
 
 
 def _table(title: str, figures: list[Figure]) -> Table:

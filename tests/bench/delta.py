@@ -26,7 +26,7 @@ VISITORS, CANDIDATES = 16, 200
 
 def run(context: Context) -> list[Figure]:
     """Times, and what travels."""
-    world = grow(context.directory, context.seconds)
+    world = grow(context.directory, context.seconds, context.visits)
     # the first ones carry every item, because all are new: what comes later is the rule
     half = 1 + len(world.updates) // 2
     deltas = world.updates[half:]

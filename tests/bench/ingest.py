@@ -31,7 +31,7 @@ Take = Callable[[Records], object]
 
 def run(context: Context) -> list[Figure]:
     """Both mixes, through the embedded broker and in memory."""
-    world = grow(context.directory, context.seconds)
+    world = grow(context.directory, context.seconds, context.visits)
     figures = []
     for mix, size in ((CLICKS, context.size(60_000, 2_000)), (LISTS, context.size(24_000, 1_000))):
         events = Traffic().events(mix, size, int(time.time() * 1000) - size)
@@ -107,7 +107,7 @@ def taking(world: World) -> Take:
     rank = new_rank(world.settings, world.store, world.whole)
 
     def take(records: Records) -> None:
-        now = records.timestamps[-1] / 1000
+        now = time.time()  # counts are sent once a second of ours, however fast events are read
         rank.process(records, now, quiet=False)
         rank.tick(now)
 

@@ -15,7 +15,7 @@ from tests.bench.world import CLICKS, Traffic, grow
 
 def run(context: Context) -> list[Figure]:
     """The click mix."""
-    world = grow(context.directory, context.seconds)
+    world = grow(context.directory, context.seconds, context.visits)
     size = context.size(100_000, 2_000)
     events = Traffic().events(CLICKS, size, int(time.time() * 1000) - size)
     with real_broker(world.settings.kafka, context.directory) as kafka:

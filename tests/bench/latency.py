@@ -10,6 +10,7 @@ Everything shares this machine: broker, ClickHouse, three roles, and the client.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -143,7 +144,7 @@ def run(context: Context) -> list[Figure]:
     warm, length = (5.0, 1.0) if context.quick else (WARM_S, ROUND_S)
     ours, beside, alone = Heard(), Heard(), Heard()
     used: Counter[str] = Counter()
-    with Stack(Settings(), context.directory / "stack", print, roles=False) as stack:
+    with Stack(Settings(), context.directory / "stack", tell, roles=False) as stack:
         log = KafkaLog(stack.settings.kafka)
         publish_catalogue(log.sink())
         client = Client(log, stack.settings.kafka.partitions)
@@ -181,6 +182,11 @@ def _costs(ours: Heard, used: Mapping[str, float]) -> list[Figure]:
         Figure("model versions in slates", "versions/s", versions, "wanted", 1 / Train().publish_s),
         *(Figure(f"{name}'s CPU", "cores", cpu / ours.seconds, "all", total) for name, cpu in used.items()),
     ]
+
+
+def tell(line: str) -> None:
+    """Say what became of a child, where it is not taken for a result."""
+    print(line, file=sys.stderr)
 
 
 def publish_catalogue(sink: Sink) -> None:

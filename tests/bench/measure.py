@@ -33,6 +33,11 @@ class Context:
         return self.size(6, 2)
 
     @property
+    def visits(self) -> int:
+        """A second, of that traffic."""
+        return self.size(400, 100)
+
+    @property
     def rounds(self) -> int:
         """How often each way is measured."""
         return self.size(3, 1)
@@ -113,8 +118,8 @@ def rates(what: str, unit: str, count: int, ours: Spent, alternative: str, other
     ]
 
 
-def machine() -> dict[str, str | int | float]:
-    """Where this runs, and how busy it is with other things."""
+def machine() -> dict[str, str | int]:
+    """Where this runs."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -125,5 +130,9 @@ def machine() -> dict[str, str | int | float]:
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "load": round(os.getloadavg()[0], 2),
     }
+
+
+def load() -> float:
+    """How many threads want a core, over the last minute: near the number of cores, figures mean little."""
+    return round(os.getloadavg()[0], 1)

@@ -26,7 +26,7 @@ VISITORS = 960
 def run(context: Context) -> list[Figure]:
     """Each size of call."""
     torch.set_num_threads(1)
-    world = grow(context.directory, context.seconds)
+    world = grow(context.directory, context.seconds, context.visits)
     return [figure for size in SIZES for figure in _at(context, world, size)]
 
 
@@ -38,8 +38,8 @@ def _at(context: Context, world: World, size: int) -> list[Figure]:
     def gather() -> None:
         gather_offers(
             out, visitors, now, settings.candidates, True, slot.trending,
-            rank.catalogue.newest(settings.candidates), rank.shares[0].visitors.memory, slot.known,
-            rank.catalogue.known(), rank.limits, rank.scratch,
+            rank.catalogue.newest(settings.candidates), slot.alike, rank.shares[0].visitors.memory,
+            slot.known, rank.catalogue.known(), rank.limits, rank.scratch,
         )  # fmt: skip
 
     def ours() -> None:

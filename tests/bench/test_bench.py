@@ -21,8 +21,8 @@ def test_benches_run_and_say_where(capsys: pytest.CaptureFixture[str]) -> None:
     said = json.loads(capsys.readouterr().out)
     assert said["machine"]["cores"] >= 1
     for name in CHEAP:
-        assert said["benches"][name]
-        for figure in said["benches"][name]:
+        assert said["benches"][name]["figures"]
+        for figure in said["benches"][name]["figures"]:
             assert figure["ours"] > 0
             assert figure["other"] > 0
             assert math.isclose(figure["ratio"], figure["ours"] / figure["other"])

@@ -19,6 +19,7 @@ from models.batch import Lists, Shape
 from models.learner import Learner
 from models.losses import entire_space, listwise
 from models.ranker import Outputs, forward, initial, users
+from stream.checkpoint import Store
 from stream.log import Records
 from stream.settings import Settings, shape_of
 from tests.bench.measure import Context, Figure, Spent, Watch, alternate, rates
@@ -33,15 +34,16 @@ Step = tuple[Lists, tuple[Any, ...], dict[str, Any]]
 def run(context: Context) -> list[Figure]:
     """Lists and items per second."""
     torch.set_num_threads(1)
-    world = grow(context.directory, context.seconds)
+    world = grow(context.directory, context.seconds, context.visits)
     shape = shape_of(world.settings)
     until = START_MS + 1000 * context.size(2, 1)
     examples = [records for records in world.examples if records.timestamps[0] < until]
-    _, batches = _own(world, examples)
+    store = Store(context.directory / "train")  # its snapshots are not the world's
+    _, batches = _own(world, examples, store)
     spent = alternate(
         context.rounds,
         [
-            lambda: _own(world, examples)[0],
+            lambda: _own(world, examples, store)[0],
             lambda: _steps(shape, batches),
             lambda: _bare(shape, batches, sparse=False),
             lambda: _bare(shape, batches, sparse=True),
@@ -78,10 +80,10 @@ class _Recorder(Learner):
         return super().learn(lists, *how, **named)
 
 
-def _own(world: World, examples: list[Records]) -> tuple[Spent, list[Step]]:
+def _own(world: World, examples: list[Records], store: Store) -> tuple[Spent, list[Step]]:
     """Let a new train take in examples, a second of them at a time."""
     learner = _Recorder(world.settings)
-    train = new_train(world.settings, world.store, learner)
+    train = new_train(world.settings, store, learner)
     watch = Watch()
     for _, second in groupby(examples, lambda records: records.timestamps[0]):
         for records in second:

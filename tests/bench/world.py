@@ -181,7 +181,7 @@ class World:
 
 
 @cache
-def grow(directory: Path, seconds: int, visits: int = 400) -> World:
+def grow(directory: Path, seconds: int, visits: int) -> World:
     """Run rank (without slates) and train for `seconds` of `visits` five-event visits each.
 
     What it returns is shared: change nothing in it.
