@@ -19,8 +19,9 @@ dead-letters              any -> CLI          the bytes as they came; headers sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -384,8 +385,7 @@ encode_json = _json.encode
 encode_binary = _msgpack.encode
 """Encode `Examples`, `ModelUpdate` or `Outcomes`."""
 
-decode_examples = _examples.decode
-decode_outcomes = _outcomes.decode
+Message = TypeVar("Message")
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What the decoders raise; the last where brackets are nested by the thousand."""
@@ -407,24 +407,32 @@ def decode_event(value: bytes | None) -> AnyEvent:
     Traceback (most recent call last):
     stream.errors.Poison: Expected `str` of length >= 1 - at `$.user_id`
     """
+    return _decode(_event.decode, value)
+
+
+def decode_item(value: bytes | None) -> Item:
+    """Decode one message of `items` (no tombstone); raises as `decode_event`."""
+    return _decode(_item.decode, value)
+
+
+def decode_examples(value: bytes | None) -> Examples:
+    """Decode one message of `examples`; raises as `decode_event`."""
+    return _decode(_examples.decode, value)
+
+
+def decode_model(value: bytes | None) -> ModelUpdate:
+    """Decode one message of `model`; raises as `decode_event`."""
+    return _decode(_model.decode, value)
+
+
+def decode_outcomes(value: bytes | None) -> Outcomes:
+    """Decode one message of `outcomes`; raises as `decode_event`."""
+    return _decode(_outcomes.decode, value)
+
+
+def _decode(decode: Callable[[bytes], Message], value: bytes | None) -> Message:
     try:
-        return _event.decode(value or b"")
-    except _UNREADABLE as error:
-        raise Poison(str(error)) from None
-
-
-def decode_item(value: bytes) -> Item:
-    """Decode one message of `items`; raises `Poison` with the reason when it is not a valid entry."""
-    try:
-        return _item.decode(value)
-    except _UNREADABLE as error:
-        raise Poison(str(error)) from None
-
-
-def decode_model(value: bytes) -> ModelUpdate:
-    """Decode one message of `model`; raises `Poison` with the reason when it is not a valid one."""
-    try:
-        return _model.decode(value)
+        return decode(value or b"")
     except _UNREADABLE as error:
         raise Poison(str(error)) from None
 

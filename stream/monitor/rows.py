@@ -42,12 +42,9 @@ def decode(value: bytes | None) -> Outcomes:
     --------
     >>> decode(b"nonsense")
     Traceback (most recent call last):
-    stream.errors.Poison: not outcomes: Expected `array`, got `int`
+    stream.errors.Poison: Expected `array`, got `int`
     """
-    try:
-        outcomes = decode_outcomes(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Poison(f"not outcomes: {error}") from None
+    outcomes = decode_outcomes(value)
     for name, bound in OWN.items():
         if not -bound <= getattr(outcomes, name) < bound:
             raise Poison(f"{name} {getattr(outcomes, name)} does not fit")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from models.batch import TASKS, Array, F, Lists, Shape
@@ -123,10 +122,7 @@ def decode(value: bytes | None, shape: Shape, partition: int, passed: int = -1) 
     Poison
         With the reason, when it cannot be what rank writes.
     """
-    try:
-        message = decode_examples(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Poison(str(error)) from None
+    message = decode_examples(value)
     if message.schema != shape.schema:
         raise Poison(
             f"schema {message.schema:08x} is not ours, {shape.schema:08x}: start rank and train alike"

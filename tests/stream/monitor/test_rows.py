@@ -57,10 +57,17 @@ def test_number_of_a_row_that_does_not_fit_is_poison(field):
 
 
 @pytest.mark.parametrize(
-    "value", [None, b"", b"\xff\xfe", encode_binary({"a": 1}), encode_binary(["rank", 1])]
+    ("value", "reason"),
+    [
+        (None, "truncated"),
+        (b"", "truncated"),
+        (b"\xff\xfe", "Expected `array`, got `int`"),
+        (encode_binary({"a": 1}), "Expected `array`, got `object`"),
+        (encode_binary(["rank", 1]), "Expected `array` of at least length 5, got 2"),
+    ],
 )
-def test_what_is_not_outcomes_is_poison(value):
-    with pytest.raises(Poison, match="not outcomes"):
+def test_what_is_not_outcomes_is_poison(value, reason):
+    with pytest.raises(Poison, match=reason):
         decode(value)
 
 
