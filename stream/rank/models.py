@@ -31,7 +31,7 @@ class Slot:
         self.shape = shape
         self.served: Served | None = None
         self.epoch, self.n, self.trained_through = 0, 0, 0
-        self.known = _unknowing(shape)
+        self.known = unknowing(shape)
         self.trending = np.zeros(0, np.uint64)
         self.alike = NOTHING
         self._grouped = 0.0
@@ -94,7 +94,7 @@ class Slot:
         )
 
 
-def _unknowing(shape: Shape) -> Known:
+def unknowing(shape: Shape) -> Known:
     """What a model knows before it has learned: nothing."""
     return Known(
         keys=np.zeros(16, np.uint64),

@@ -12,7 +12,16 @@ from models.batch import Array
 from models.table import Table
 from stream.ids import hash_id
 from stream.messages import (
-    AnyEvent, Cart, Click, Dismiss, Impression, Item, Purchase, Refund, Remove, Search,
+    AnyEvent,
+    Cart,
+    Click,
+    Dismiss,
+    Impression,
+    Item,
+    Purchase,
+    Refund,
+    Remove,
+    Search,
 )  # fmt: skip
 from stream.rank.feedback import take_events
 from stream.rank.given import blank
