@@ -80,6 +80,11 @@ class Publisher:
         self._snapshot_at: float | None = None
         self._snapshot_n = self._since_snapshot = 0
 
+    def arrived(self, amount: int) -> None:
+        """So many lists, clicks, carts and purchases were taken in and counted."""
+        self._since_snapshot += amount
+        self.changed = True
+
     def learned(self, numbers: Array, through: int, labels: list[Label]) -> None:
         """The learner took a step on these lists and labels; it knows event time up to `through` (ms)."""
         self._learned.append(numbers)
@@ -102,7 +107,6 @@ class Publisher:
             self._published, self._labels = self._published + self._labels, []
             self._published_at, self.changed = now, False
             self._began = self._began or self._time.ms
-            self._since_snapshot += lists
         # nothing was learned since the delta: what is named whole now is that very version
         if self._freeze_due():
             outputs += self._name(self.versions.freeze)

@@ -93,7 +93,7 @@ class Session:
         self._passed: dict[int, int] = {}
         self._inbox: list[Batch] = []
         self._unlearned: dict[int, list[Label]] = {}
-        self._label_ts = 0
+        self._label_ts = self._sent_ms = 0
         self._next_publish = self._next_count = 0.0
         if state is not None:
             self._restore(state)
@@ -161,6 +161,7 @@ class Session:
         """
         p = records.partition
         self.counts.advance(p, records.offsets[-1])
+        self._sent_ms = max(self._sent_ms, *records.timestamps)
         rows: list[tuple[int, str, str, int]] = []
         letters = []
         for i, (ms, value) in enumerate(zip(records.timestamps, records.values, strict=True)):
@@ -184,8 +185,11 @@ class Session:
             self.time.idle(now)
             return
         shown, labels, acts, names = merge(self._inbox)
-        self._inbox, self.publisher.changed = [], True
-        self.time.saw(int(max(shown.broker_ts.max(initial=0), labels.broker_ts.max(initial=0))))
+        self._inbox = []
+        self.publisher.arrived(len(shown) + len(acts.item))
+        seen = int(max(shown.broker_ts.max(initial=0), labels.broker_ts.max(initial=0)))
+        # where no lists are shown, nothing but the messages themselves says what time it is
+        self.time.saw(seen if self.buffer.head or seen else self._sent_ms)
         newest = int(max(shown.ts.max(initial=0), acts.ts.max(initial=0)))
         self.learner.see(np.concatenate([shown.lists.item, acts.item]), names, newest)
         if len(shown):

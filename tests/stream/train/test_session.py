@@ -25,7 +25,7 @@ from stream.settings import Checkpoints, Settings, shape_of
 from stream.train.role import Train
 from stream.train.session import Session
 from tests.stream.test_counts import rows
-from tests.stream.train.synthetic import T0, World, labels, lists, message
+from tests.stream.train.synthetic import T0, World, acts, labels, lists, message
 
 Make = Callable[[Settings], Learner]
 STEP_S = 0.1
@@ -278,6 +278,31 @@ def test_a_checkpoint_goes_with_every_snapshot(stage: Stage) -> None:
     [checkpoint] = stage.store.read("train", stage.role.schema, stage.log.identity("examples"))
     assert stage.log.progress("examples", "train")[0].offset == checkpoint.positions[0]
     assert checkpoint.newest_ts == whole[-1].trained_through
+
+
+def send_acts(stage: Stage, first: int, count: int) -> None:
+    offsets = list(range(first, first + count))
+    columns = acts(stage.shape, offsets, [o % 60 + 2 for o in offsets])
+    stage.send(encode_binary(message(stage.shape, first=first, last=offsets[-1], **columns)))
+
+
+def test_without_lists_time_is_that_of_the_messages(stage: Stage) -> None:
+    for turn in range(20):
+        send_acts(stage, 10 * turn, 10)
+        stage.turns(1, per_turn=0)
+    versions = stage.counted("models")
+    assert versions
+    assert all(0 <= row["second"] - T0 / 1000 <= 2 for row in versions)
+
+
+def test_a_snapshot_is_due_after_so_many_acts_too(settings: Settings, make: Make) -> None:
+    checkpoints = msgspec.structs.replace(settings.checkpoints, events=50)
+    stage = Stage(msgspec.structs.replace(settings, checkpoints=checkpoints), make)
+    for turn in range(20):  # a fraction of the seconds after which one is due
+        send_acts(stage, 20 * turn, 20)
+        stage.turns(1, per_turn=0)
+    assert stage.decisions()["snapshot"] == 1
+    assert stage.log.progress("examples", "train")[0].offset >= 10
 
 
 def test_a_restored_session_has_the_state_of_the_old_one_and_goes_on_alike(
