@@ -86,5 +86,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     directory = tmp_path_factory.mktemp("stack")
     (directory / "liverank.toml").write_text(TWO_ARMS)
     up = Up(directory, "--settings", str(directory / "liverank.toml"), LOGLEVEL="INFO")
-    yield up
+    yield up.until_ready()
     up.end()

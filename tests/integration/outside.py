@@ -217,20 +217,24 @@ class Command:
 
 
 class Up(Command):
-    """`liverank up`, ready; `graphs` is the folder of another one, and saves the export of a graph."""
+    """`liverank up`; `graphs` is the folder of another one, and saves the export of a graph."""
 
     def __init__(self, directory: Path, *arguments: str, graphs: Path | None = None, **environ: str) -> None:
-        ready, self.data = directory / "ready.json", directory / "data"
+        self.ready_file, self.data = directory / "ready.json", directory / "data"
         self.graphs = self.data / "checkpoints" / "graphs"
         if graphs is not None:
             shutil.copytree(graphs, self.graphs)
-        where = ("--directory", str(self.data), "--ready-file", str(ready))
+        where = ("--directory", str(self.data), "--ready-file", str(self.ready_file))
         super().__init__(directory, "up", *where, *arguments, **environ)
-        until(lambda: ready.exists() or self.process.poll() is not None, START_S, lambda: self.said)
-        assert ready.exists(), self.said
-        addresses = json.loads(ready.read_text())
-        self.ready_file = ready
+
+    def until_ready(self) -> Up:
+        """Wait until it answers; gives it a client."""
+        file, process = self.ready_file, self.process
+        until(lambda: file.exists() or process.poll() is not None, START_S, lambda: self.said)
+        assert file.exists(), self.said
+        addresses = json.loads(file.read_text())
         self.client = Client(addresses["kafka"], addresses["clickhouse"])
+        return self
 
 
 def children(pid: int) -> list[int]:

@@ -17,7 +17,7 @@ EVERYBODY = {"broker", "clickhouse", *ROLES}
 
 @pytest.fixture
 def up(stack: Up, tmp_path: Path) -> Iterator[Up]:
-    """Another stack."""
+    """Another stack, just started."""
     started = Up(tmp_path, graphs=stack.graphs)
     yield started
     started.process.kill()
@@ -25,23 +25,23 @@ def up(stack: Up, tmp_path: Path) -> Iterator[Up]:
 
 
 def everybody(up: Up) -> list[int]:
-    """Every process of a stack but its own."""
-    pids = up.pids()
-    assert set(pids) == EVERYBODY
-    return list(pids.values())
+    """Every process of a stack but its own, once they are there."""
+    until(lambda: set(up.pids()) == EVERYBODY, 60, lambda: (up.pids(), up.said))
+    return list(up.pids().values())
 
 
 def test_told_to_end_it_ends_within_five_seconds_and_leaves_no_process(up: Up) -> None:
+    client = up.until_ready().client
     pids = everybody(up)
-    up.client.event("click", "last", item_id="i")
-    up.client.flush()
+    client.event("click", "last", item_id="i")
+    client.flush()
     assert up.end(signal.SIGTERM) < 5
     assert up.process.returncode == 0
     assert running(pids) == []
     assert "Traceback" not in up.said
 
 
-def test_killed_it_leaves_no_process(up: Up) -> None:
+def test_killed_while_it_starts_it_leaves_no_process(up: Up) -> None:
     pids = everybody(up)
     up.end(signal.SIGKILL)
     until(lambda: running(pids) == [], 3, lambda: running(pids))

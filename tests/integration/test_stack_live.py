@@ -6,6 +6,8 @@ import time
 from collections import Counter, defaultdict
 from typing import Any
 
+import pytest
+
 from stream.messages import Slate, slate_decoder
 from tests.integration.outside import Arrived, Client, Place, Reader, Up, now_ms, until
 
@@ -14,11 +16,16 @@ UNAVAILABLE = {item for k, item in enumerate(ITEMS) if k % 10 == 0}
 CUBE = ("impressions", "clicks", "carts", "purchases", "revenue")
 
 
-def stock(client: Client) -> None:
-    """Fill the catalogue."""
+@pytest.fixture(scope="module")
+def client(stack: Up) -> Client:
+    """Somebody whose catalogue is known to the stack."""
+    client = stack.client
     for k, item in enumerate(ITEMS):
         client.item(item, category=f"c{k % 5}", price=1.0 + k, available=item not in UNAVAILABLE)
     client.flush()
+    known = "SELECT max(value) AS n FROM gauges WHERE gauge = 'catalogue'"
+    until(lambda: client.ask(known)[0]["n"] >= len(ITEMS), 20, lambda: stack.said)
+    return client
 
 
 def answer(reader: Reader, user: str, place: Place) -> Arrived:
@@ -42,9 +49,8 @@ def slates(reader: Reader) -> list[Slate]:
     return [slate_decoder.decode(one.value or b"") for one in reader.arrived]
 
 
-def test_every_click_is_answered_by_a_slate_that_reflects_it(stack: Up) -> None:
-    client, waited = stack.client, []
-    stock(client)
+def test_every_click_is_answered_by_a_slate_that_reflects_it(stack: Up, client: Client) -> None:
+    waited = []
     with Reader(client, "recommendations") as reader:
         for n in range(150):
             user, shown = f"anna-{n % 15}", ITEMS[n % 50 : n % 50 + 10]
@@ -66,9 +72,10 @@ def test_every_click_is_answered_by_a_slate_that_reflects_it(stack: Up) -> None:
         assert slate.expires > slate.ts
 
 
-def test_a_burst_of_clicks_leaves_everybody_with_a_slate_that_reflects_the_last(stack: Up) -> None:
-    client, last = stack.client, {}
-    stock(client)
+def test_a_burst_of_clicks_leaves_everybody_with_a_slate_that_reflects_the_last(
+    stack: Up, client: Client
+) -> None:
+    last = {}
     with Reader(client, "recommendations") as reader:
         for n in range(600):
             last[f"bert-{n % 40}"] = client.event("click", f"bert-{n % 40}", item_id=ITEMS[n % 60])
@@ -77,9 +84,7 @@ def test_a_burst_of_clicks_leaves_everybody_with_a_slate_that_reflects_the_last(
             until(lambda u=user, p=place[0]: answered(reader, u, p), 10, lambda: stack.said)
 
 
-def test_what_is_dismissed_bought_or_gone_is_never_recommended_again(stack: Up) -> None:
-    client = stack.client
-    stock(client)
+def test_what_is_dismissed_bought_or_gone_is_never_recommended_again(stack: Up, client: Client) -> None:
     with Reader(client, "recommendations") as reader:
         barred: dict[str, dict[str, Place]] = defaultdict(dict)
         for n in range(8):
@@ -116,8 +121,8 @@ def counted(client: Client, where: str, by: str = "position") -> dict[Any, tuple
     return {row["k"]: tuple(row[f"{name}_"] for name in CUBE) for row in rows}
 
 
-def test_the_view_counts_what_was_published_per_position(stack: Up) -> None:
-    client, want = stack.client, defaultdict(lambda: [0, 0, 0, 0, 0.0])
+def test_the_view_counts_what_was_published_per_position(client: Client) -> None:
+    want = defaultdict(lambda: [0, 0, 0, 0, 0.0])
     for n in range(120):
         user, shown = f"dora-{n}", ITEMS[n % 40 : n % 40 + 3 + n % 8]
         client.event("impression", user, items=shown, surface="count")
@@ -136,8 +141,7 @@ def test_the_view_counts_what_was_published_per_position(stack: Up) -> None:
     )
 
 
-def test_traffic_of_one_partition_is_counted_within_seconds(stack: Up) -> None:
-    client = stack.client
+def test_traffic_of_one_partition_is_counted_within_seconds(client: Client) -> None:
     for _ in range(7):
         client.event("impression", "emil", items=ITEMS[:2], surface="alone")
     client.event("click", "emil", item_id=ITEMS[1])
@@ -146,9 +150,9 @@ def test_traffic_of_one_partition_is_counted_within_seconds(stack: Up) -> None:
     until(lambda: counted(client, "surface = 'alone'") == expected, 10, lambda: counted(client, "1"))
 
 
-def test_feedback_counts_in_its_own_second_under_its_impressions_arm_and_position(stack: Up) -> None:
-    client = stack.client
-    stock(client)
+def test_feedback_counts_in_its_own_second_under_its_impressions_arm_and_position(
+    stack: Up, client: Client
+) -> None:
     users = [f"fred-{n}" for n in range(12)]
     with Reader(client, "recommendations") as reader:
         places = {user: client.event("click", user, item_id=ITEMS[1]) for user in users}
@@ -184,8 +188,7 @@ def test_feedback_counts_in_its_own_second_under_its_impressions_arm_and_positio
     assert {row["p"] for row in client.ask(f"{sql} HAVING c > 0")} == {3}
 
 
-def test_a_repeated_event_counts_once(stack: Up) -> None:
-    client = stack.client
+def test_a_repeated_event_counts_once(client: Client) -> None:
     before = client.health().get("repeated", 0)
     for _ in range(3):
         client.event("impression", "gina", items=ITEMS[:1], surface="again", event_id="gina-1")

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def fresh(stack: Up, tmp_path: Path) -> Iterator[Up]:
     """A stack that has seen nothing, with the default settings."""
     up = Up(tmp_path, graphs=stack.graphs)
-    yield up
+    yield up.until_ready()
     up.end()
 
 
