@@ -1,4 +1,4 @@
-"""Every kernel of rank on a small random case, for comparison: ``python -m tests.stream.rank.kernels OUT``."""
+"""Every kernel of rank on a small random case; `main` writes the arrays to a file."""
 
 from __future__ import annotations
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stream.checkpoint import Store
+from stream.ids import hash_id
 from stream.log import Output, Records
 from stream.messages import AnyEvent, Item, Outcomes, encode_json
 from stream.rank.role import Rank
@@ -58,7 +61,7 @@ class Stage:
 
     def visitor(self, user_id: str) -> int:
         """Row of a visitor who is there."""
-        return int(self.share.visitors.table.lookup(_hash(user_id))[0])
+        return int(self.share.visitors.table.lookup(np.array([hash_id(user_id)], np.uint64))[0])
 
     def history(self, user_id: str, *fields: str) -> list[tuple[Any, ...]]:
         """These fields of a visitor's history entries, as far as there are any."""
@@ -70,11 +73,3 @@ class Stage:
         messages: list[Outcomes] = self.rank.counts.take(0)
         (columns,) = [m.cubes[cube] for m in messages if cube in m.cubes] or [{}]
         return columns
-
-
-def _hash(name: str) -> Any:
-    import numpy as np
-
-    from stream.ids import hash_id
-
-    return np.array([hash_id(name)], np.uint64)

@@ -156,7 +156,8 @@ def test_an_item_of_which_nothing_is_known() -> None:
         "shown": 0, "touched": 0, "popularity": 0, "ctr": 0.1, "ctr_long": 0.05, "cart_rate": 0.2,
         "purchase_rate": 0.02, "item_age": -1, "price": -1, "price_rank": -1, "price_to_median": -1,
         "price_to_min": -1, "price_to_own": -1, "own_events": 0, "own_age": 0, "own_recency": 0, "seen": 0,
-        "seen_age": -1, "seen_place": 0, "category_share": 0, "category_last": 0, "near_sum": 0, "near_max": 0,
+        "seen_age": -1, "seen_place": 0, "category_share": 0, "category_last": 0, "near_sum": 0,
+        "near_max": 0,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
