@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from stream.checkpoint import Checkpoint, Store
-from stream.errors import Retryable
+from stream.errors import Fatal, Retryable
 from stream.log import Log, Note, Output, Positions, Records, Source
 from stream.settings import Settings
 
@@ -268,13 +268,13 @@ class Runner:
 
     def _report_gaps(self) -> None:
         for gap in self.source.gaps:
-            logger.error(
-                "%s[%d]: %d to %d expired before they were read",
-                gap.topic,
-                gap.partition,
-                gap.wanted,
-                gap.got - 1,
-            )
+            where = f"{gap.topic}[{gap.partition}]"
+            if gap.got < gap.wanted:
+                raise Fatal(
+                    f"{where} ends before offset {gap.wanted}, which has been read: records were lost, "
+                    f"or it is another log. Remove the checkpoints in {self.store.path} to start over"
+                )
+            logger.error("%s: %d to %d expired before they were read", where, gap.wanted, gap.got - 1)
             self.role.gap(gap.partition, gap.got - gap.wanted)
         self.source.gaps.clear()
 
