@@ -177,7 +177,8 @@ def _columns(records: Records, events: list[AnyEvent], index: Array, users: Hash
         record=index,
         offset=np.array(records.offsets, np.int64)[index],
         ts=np.array([e.ts for e in events], np.int64),
-        broker_ts=np.array(records.timestamps, np.int64)[index],
+        # a producer's clock may set these, and train refuses what no clock can say
+        broker_ts=np.array(records.timestamps, np.int64)[index].clip(0, LATEST_TS),
         kind=kind,
         user=np.array([users[e.user_id] for e in events], np.uint64),
         item=item,

@@ -178,3 +178,7 @@ def test_every_record_is_valid_dead_or_repeated(values: list[bytes | None]) -> N
     parts = [*found.columns.record.tolist(), *(d.record for d in found.dead), *found.repeated]
     assert sorted(parts) == list(range(len(values)))
     assert all(d.reason for d in found.dead)
+
+
+def test_a_record_time_that_no_clock_can_say_becomes_the_nearest_that_one_can() -> None:
+    assert _decode(_event(), broker_ms=2**62).columns.broker_ts.tolist() == [LATEST_TS]
