@@ -35,8 +35,8 @@ VISITS, EVENTS = 400, 5
 
 POLL_S = 0.002
 WARM_S, ROUND_S = 15.0, 6.0
-LATE_S = 3.0
-"""What has not come so long after the last event counts as lost."""
+LATE_S = 15.0
+"""What has not come so long after the last event counts as lost; the roles catch up in it, too."""
 
 QUANTILES = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
 
@@ -59,12 +59,28 @@ class Got(NamedTuple):
 
 @dataclass
 class Heard:
-    """What a listener noted: waiting times (s), clicks that nothing came for, the rest as counts and sets."""
+    """What a listener noted.
+
+    Attributes
+    ----------
+    waits
+        From a click to what reflects it, s.
+    lost
+        Clicks that nothing came for.
+    visits, seconds
+        What was published, and in what time.
+    elapsed
+        The same until everything was answered, s.
+    slates, versions
+        How many slates came, and which versions of the model they name.
+    """
 
     waits: list[float] = field(default_factory=list)
     lost: int = 0
     visits: int = 0
     seconds: float = 0.0
+    elapsed: float = 0.0
+    slates: int = 0
     versions: set[str] = field(default_factory=set)
 
     def quantile(self, percent: float) -> float:
@@ -105,6 +121,7 @@ class Client:
                     _settle(got, waiting, now, into)
         into.lost += sum(map(len, waiting.values()))
         into.visits, into.seconds = into.visits + visits, into.seconds + seconds
+        into.elapsed += elapsed
         source.close()
 
     def _visit(self, waiting: dict[str, list[Sent]]) -> None:
@@ -129,6 +146,7 @@ def _settle(got: Got, waiting: dict[str, list[Sent]], now: float, into: Heard) -
 def slates(records: Records, into: Heard) -> list[Got]:
     """What slates reflect; notes whose versions of the model they are."""
     found = [slate_decoder.decode(value) for value in records.values if value is not None]
+    into.slates += len(found)
     into.versions.update(slate.model.version for slate in found)
     return [Got(slate.user_id, slate.event.partition, slate.event.offset) for slate in found]
 
@@ -176,11 +194,14 @@ def _waits(ours: Heard, beside: Heard, alone: Heard) -> list[Figure]:
 
 
 def _costs(ours: Heard, used: Mapping[str, float]) -> list[Figure]:
-    total = sum(used.values()) / ours.seconds
-    versions = len(ours.versions) / ours.seconds
+    total, versions = sum(used.values()), len(ours.versions) / ours.elapsed
     return [
+        Figure("slates", "slates/s", ours.slates / ours.elapsed, "visits", ours.visits / ours.elapsed),
         Figure("model versions in slates", "versions/s", versions, "wanted", 1 / Train().publish_s),
-        *(Figure(f"{name}'s CPU", "cores", cpu / ours.seconds, "all", total) for name, cpu in used.items()),
+        *(
+            Figure(f"{name}'s CPU", "cores", cpu / ours.elapsed, "all", total / ours.elapsed)
+            for name, cpu in used.items()
+        ),
     ]
 
 
