@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ SETTINGS = Settings(kafka=Kafka(partitions=4))
 class FakeLog:
     """A broker with these topics; it answers unless `down`."""
 
-    topics: dict[str, int] = {}
+    topics: ClassVar[dict[str, int]] = {}
     down = False
 
     def __init__(self, kafka: Kafka) -> None:

@@ -181,7 +181,7 @@ def test_a_disk_that_refuses_can_be_tried_again(store: Store, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Retryable, match="cannot write rank-0.*No space left"):
+    with pytest.raises(Retryable, match=r"cannot write rank-0.*No space left"):
         store.write("rank-0", _checkpoint(), 1)
     assert _files(store) == []
 
