@@ -37,7 +37,7 @@ def _lookup(keys: Array, rows: Array, ids: Array, out: Array) -> None:
 def lookup(keys: Array, rows: Array, ids: Array) -> Array:
     """Rows (int32 [n]) of `ids` (uint64 [n]) in a table's arrays, -1 where absent."""
     out = np.empty(len(ids), np.int32)
-    _lookup(keys, rows, np.ascontiguousarray(ids, np.uint64), out)
+    _lookup(keys, rows, np.array(ids, np.uint64), out)  # a copy: the kernel is compiled for writable arrays
     return out
 
 
