@@ -48,7 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         for name in arguments.names or BENCHES:
             results[name] = _run(name, context, console)
     if arguments.json:
-        said = msgspec.json.encode({"machine": here, "quick": arguments.quick, "benches": results})
+        said = msgspec.json.encode(
+            {"machine": here, "quick": arguments.quick, "benches": results},
+            enc_hook=float,  # numpy numbers
+        )
         print(msgspec.json.format(said).decode())
     return 0
 
