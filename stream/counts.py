@@ -20,19 +20,20 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream.grouping import Array, Column, Key, group
 from stream.log import Records
 from stream.messages import CUBES, REAL, Outcomes
 
 BLOCK = 100_000
-"""Input offsets in a block: few enough that its rows fit in memory, many enough that few rows repeat."""
+"""Input offsets in a block: few enough that a checkpoint, which holds the open block, stays small; many
+enough that few rows repeat."""
 
 READINGS = ("gauges",)
 """Cubes whose rows are readings: the newest stands, nothing is added up."""
@@ -40,30 +41,8 @@ READINGS = ("gauges",)
 MAX_BYTES = 850_000
 """Most that one message takes, by an estimate from above: brokers refuse more than 1 MB by default."""
 
-DENSE = 65_536
-"""Groups found by counting, without sorting, as long as there are not many more than this."""
-
 BINS_PER_OCTAVE = 4
 """Bins of a latency for each doubling."""
-
-Array = NDArray[Any]
-Scalar = str | int | float | np.generic
-
-
-@dataclass(frozen=True)
-class Coded:
-    """A column of n values that are few: which of `values` each is (`codes`, int [n])."""
-
-    codes: Array
-    values: Sequence[Any]
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-
-Column = Sequence[Any] | Array | Scalar | Coded
-Key = tuple[Any, ...]
-Row = list[float]
 
 
 def source_name(role: str, log_name: str) -> str:
@@ -75,14 +54,56 @@ def source_name(role: str, log_name: str) -> str:
     return f"{role}-{zlib.crc32(log_name.encode()):08x}" if log_name else role
 
 
+class _Rows:
+    """Rows of one cube: their sums by dimensions, and which have changed since they were taken."""
+
+    def __init__(self, cube: str) -> None:
+        self.cube, self.newest_stands = cube, cube in READINGS
+        self.number: dict[Key, int] = {}
+        self.sums = np.zeros((16, len(CUBES[cube].sums)))
+        self.changed = np.zeros(16, bool)
+
+    def add(self, keys: list[Key], totals: Array) -> None:
+        """Add to the rows of `keys`, all different, the `totals` (float64 [keys, sums])."""
+        number = self.number
+        at = [number.setdefault(key, len(number)) for key in keys]
+        while len(self.sums) < len(number):
+            self.sums = np.concatenate([self.sums, np.zeros_like(self.sums)])
+            self.changed = np.concatenate([self.changed, np.zeros_like(self.changed)])
+        self.sums[at] = totals if self.newest_stands else self.sums[at] + totals
+        self.changed[at] = True
+
+    def columns(self, at: Array) -> dict[str, list[Any]]:
+        """The rows `at` (int [n]), in plain columns."""
+        spec, keys = CUBES[self.cube], list(self.number)
+        dims = zip(*(keys[i] for i in at.tolist()), strict=True) if len(at) else ([] for _ in spec.dims)
+        columns: dict[str, list[Any]] = {
+            name: list(values) for name, values in zip(spec.dims, dims, strict=True)
+        }
+        for i, (name, kind) in enumerate(spec.sums.items()):
+            values = self.sums[at, i]
+            columns[name] = values.tolist() if kind == REAL else np.rint(values).astype(np.int64).tolist()
+        return columns
+
+    def take(self) -> Array:
+        """Which rows have changed, and from now on none."""
+        at = np.flatnonzero(self.changed)
+        self.changed[at] = False
+        return at
+
+
 @dataclass
 class _Block:
-    """Rows of one block by their dimensions, and which of them have changed since they were taken."""
+    """Rows of one block, by cube."""
 
     number: int
     version: int
-    rows: dict[str, dict[Key, Row]] = field(default_factory=dict)
-    changed: dict[str, dict[Key, None]] = field(default_factory=dict)
+    rows: dict[str, _Rows] = field(default_factory=dict)
+
+    def of(self, cube: str) -> _Rows:
+        if cube not in self.rows:
+            self.rows[cube] = _Rows(cube)
+        return self.rows[cube]
 
 
 class Counts:
@@ -143,19 +164,11 @@ class Counts:
                 f"{cube}: columns are {list(spec.dims)} and {list(spec.sums)}, not {[*dims, *sums]}"
             )
         keys, totals = group([dims[name] for name in spec.dims], [sums.get(name, 0) for name in spec.sums])
-        block = self._open.setdefault(partition, _Block(0, -1))
-        rows, changed = block.rows.setdefault(cube, {}), block.changed.setdefault(cube, {})
-        for key, values in zip(keys, zip(*totals, strict=True), strict=True):
-            row = rows.get(key)
-            if row is None or cube in READINGS:
-                rows[key] = list(values)
-            else:
-                for i, value in enumerate(values):
-                    row[i] += value
-            changed[key] = None
+        if keys:
+            self._open.setdefault(partition, _Block(0, -1)).of(cube).add(keys, np.stack(totals, axis=1))
 
     def take(self, partition: int) -> list[Outcomes]:
-        """Rows that have changed since the last take, in the order in which they first changed."""
+        """Rows that have changed since the last take, in the order in which they were first counted."""
         block = self._open.get(partition)
         return self._closed.pop(partition, []) + (self._changes(partition, block) if block else [])
 
@@ -166,7 +179,7 @@ class Counts:
     def state(self, partition: int) -> dict[str, Any]:
         """Plain data to keep in a checkpoint: the open block, and closed rows not taken yet."""
         block = self._open.get(partition, _Block(0, -1))
-        cubes = {cube: _columns(cube, rows) for cube, rows in block.rows.items()}
+        cubes = {cube: rows.columns(np.arange(len(rows.number))) for cube, rows in block.rows.items()}
         closed = [[o.block, o.version, o.cubes] for o in self._closed.get(partition, [])]
         return {"block": block.number, "version": block.version, "cubes": cubes, "closed": closed}
 
@@ -176,9 +189,9 @@ class Counts:
         for cube, columns in state["cubes"].items():
             spec = CUBES[cube]
             keys = list(zip(*(columns[name] for name in spec.dims), strict=True))
-            values = zip(*(columns[name] for name in spec.sums), strict=True)
-            block.rows[cube] = {key: list(row) for key, row in zip(keys, values, strict=True)}
-            block.changed[cube] = dict.fromkeys(keys)
+            if keys:
+                totals = np.array([columns[name] for name in spec.sums], np.float64)
+                block.of(cube).add(keys, totals.T)
         self._open[partition] = block
         self._closed[partition] = [
             Outcomes(source=self.source, partition=partition, block=number, version=version, cubes=cubes)
@@ -191,7 +204,6 @@ class Counts:
         self._closed.pop(partition, None)
 
     def _changes(self, partition: int, block: _Block) -> list[Outcomes]:
-        changed, block.changed = block.changed, {}
         return [
             Outcomes(
                 source=self.source,
@@ -200,8 +212,40 @@ class Counts:
                 version=block.version,
                 cubes=cubes,
             )
-            for cubes in _messages({c: {k: block.rows[c][k] for k in keys} for c, keys in changed.items()})
+            for cubes in _messages({cube: rows.columns(rows.take()) for cube, rows in block.rows.items()})
         ]
+
+
+def _messages(cubes: Mapping[str, dict[str, list[Any]]]) -> Iterator[dict[str, dict[str, list[Any]]]]:
+    """The columns of a few cubes at a time, each time at most `MAX_BYTES`."""
+    part: dict[str, dict[str, list[Any]]] = {}
+    left = MAX_BYTES
+    for cube, columns in cubes.items():
+        size = np.cumsum(_sizes(columns))
+        first, count = 0, len(size)
+        while first < count:
+            before = size[first - 1] if first else 0
+            last = int(np.searchsorted(size, before + left, side="right"))
+            if last == first and not part:
+                last = first + 1  # no message is large enough for this row
+            if last > first:
+                part[cube] = {name: values[first:last] for name, values in columns.items()}
+                left -= int(size[last - 1] - before)
+            first = last
+            if first < count:
+                yield part
+                part, left = {}, MAX_BYTES
+    if part:
+        yield part
+
+
+def _sizes(columns: Mapping[str, list[Any]]) -> Array:
+    """Bytes of each row in MessagePack, from above: 9 a number, 5 and 4 a character to a text."""
+    size = np.zeros(len(next(iter(columns.values()))), np.int64)
+    for values in columns.values():
+        text = len(values) > 0 and isinstance(values[0], str)
+        size += np.array([5 + 4 * len(v) for v in values], np.int64) if text else 9
+    return size
 
 
 def split_blocks(records: Records, block: int = BLOCK) -> Iterator[Records]:
@@ -220,100 +264,6 @@ def split_blocks(records: Records, block: int = BLOCK) -> Iterator[Records]:
     for a, b in pairwise(borders):
         if a < b:
             yield Records(topic, partition, offsets[a:b], timestamps[a:b], keys[a:b], values[a:b])
-
-
-class Groups(NamedTuple):
-    """Distinct dimensions, and the totals of each sum over the rows that share them."""
-
-    keys: list[Key]
-    totals: list[list[float]]
-
-
-def group(dims: Sequence[Column], sums: Sequence[Column]) -> Groups:
-    """Add up `sums` over the rows that agree in all `dims`; columns as in `Counts.add`.
-
-    >>> group([np.array([3, 4, 3]), "a"], [[1, 1, 5]])
-    Groups(keys=[(3, 'a'), (4, 'a')], totals=[[6.0, 1.0]])
-    """
-    lengths = {len(c) for c in (*dims, *sums) if not _is_scalar(c)} or {1}  # type: ignore[arg-type]
-    if len(lengths) > 1:
-        raise ValueError(f"columns have different lengths: {sorted(lengths)}")
-    n = lengths.pop()
-    if n == 0:
-        return Groups([], [[] for _ in sums])
-    columns = [_factorise(c, n) for c in dims]
-    code, size = np.zeros(n, np.int64), 1
-    for codes, values in columns:
-        if len(values) > 1:
-            code, size = code * len(values) + codes, size * len(values)
-            if size > DENSE + 4 * n:  # sort, so that the codes are as few as the groups
-                distinct, code = np.unique(code, return_inverse=True)
-                size = len(distinct)
-    number = np.bincount(code, minlength=size)
-    found = np.flatnonzero(number)
-    row = np.zeros(size, np.int64)
-    row[code] = np.arange(n)  # one row of each group, to read its dimensions from
-    row = row[found]
-    decoded = [[values[i] for i in codes[row].tolist()] for codes, values in columns]
-    keys = list(zip(*decoded, strict=True))
-    return Groups(keys, [_totals(c, code, number, found) for c in sums])
-
-
-def _totals(column: Column, code: Array, number: Array, found: Array) -> list[float]:
-    if _is_scalar(column):
-        total = number * column
-    else:
-        total = np.bincount(code, weights=np.asarray(column, np.float64), minlength=len(number))
-    values: list[float] = total[found].tolist()
-    return values
-
-
-def _is_scalar(column: Column) -> TypeGuard[Scalar]:
-    return isinstance(column, str | int | float | np.generic)
-
-
-def _factorise(column: Column, n: int) -> tuple[Array, Sequence[Any]]:
-    """Codes [n] of a column, and the value that each code stands for."""
-    if _is_scalar(column):
-        return np.zeros(n, np.int64), [column.item() if isinstance(column, np.generic) else column]
-    if isinstance(column, Coded):
-        return column.codes.astype(np.int64), column.values
-    if isinstance(column, np.ndarray) and column.dtype.kind in "iub":
-        low, high = int(column.min()), int(column.max())
-        if high - low < DENSE:
-            return column.astype(np.int64) - low, range(low, high + 1)
-    if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
-        distinct, codes = np.unique(column, return_inverse=True)
-        return codes, distinct.tolist()
-    seen: dict[Any, int] = {}
-    values = column.tolist() if isinstance(column, np.ndarray) else column
-    return np.array([seen.setdefault(v, len(seen)) for v in values], np.int64), list(seen)  # type: ignore[union-attr]
-
-
-def _columns(cube: str, rows: Mapping[Key, Row]) -> dict[str, list[Any]]:
-    spec = CUBES[cube]
-    by_dims = zip(*rows, strict=True) if rows else ([] for _ in spec.dims)
-    columns: dict[str, list[Any]] = {k: list(v) for k, v in zip(spec.dims, by_dims, strict=True)}
-    by_sums = zip(*rows.values(), strict=True) if rows else ([] for _ in spec.sums)
-    for (name, kind), values in zip(spec.sums.items(), by_sums, strict=True):
-        columns[name] = [float(v) for v in values] if kind == REAL else [round(v) for v in values]
-    return columns
-
-
-def _messages(cubes: Mapping[str, Mapping[Key, Row]]) -> Iterator[dict[str, dict[str, list[Any]]]]:
-    """The rows as columns, a few cubes at a time, each time at most `MAX_BYTES`."""
-    part: dict[str, dict[Key, Row]] = {}
-    size = 0
-    for cube, rows in cubes.items():
-        for key, row in rows.items():
-            # MessagePack: at most 9 bytes a number, 4 a character and 5 to start a text
-            size += 9 * len(row) + sum(5 + 4 * len(v) if isinstance(v, str) else 9 for v in key)
-            if size > MAX_BYTES and part:
-                yield {c: _columns(c, r) for c, r in part.items()}
-                part, size = {}, 0
-            part.setdefault(cube, {})[key] = row
-    if part:
-        yield {c: _columns(c, r) for c, r in part.items()}
 
 
 def latency_bin(ms: Array) -> Array:

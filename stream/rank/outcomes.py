@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.counts import Coded, Column, Counts, latency_bin
+from stream.counts import Counts, latency_bin
+from stream.grouping import Coded, Column
 from stream.log import Records
 from stream.messages import LATEST_TS, Impression
 from stream.rank.arms import BUCKETS

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from models.covisitation import scratch
 from stream.checkpoint import Checkpoint, Store
-from stream.counts import Column, Counts, source_name, split_blocks
+from stream.counts import Counts, source_name, split_blocks
 from stream.dead_letters import dead_letter
 from stream.errors import Poison
+from stream.grouping import Column
 from stream.ids import Hashes, Ids, Routes
 from stream.log import Output, Records
 from stream.messages import Impression, decode_item, decode_model, encode_binary

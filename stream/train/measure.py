@@ -8,7 +8,8 @@ import numpy as np
 
 from models import quality
 from models.batch import TASKS, Array, Lists
-from stream.counts import Column, Counts, latency_bin
+from stream.counts import Counts, latency_bin
+from stream.grouping import Column
 from stream.train.buffer import Buffer, Guess
 from stream.train.join import items_of, select
 

@@ -12,8 +12,9 @@ from models.batch import Array
 from models.gate import Verdict
 from models.learner import Learner
 from stream.checkpoint import Store
-from stream.counts import Column, Counts
+from stream.counts import Counts
 from stream.errors import Retryable
+from stream.grouping import Column
 from stream.log import Output
 from stream.messages import encode_json
 from stream.settings import Settings

@@ -9,7 +9,8 @@ import pytest
 
 from stream import counts as counts_module
 from stream.checkpoint import pack, unpack
-from stream.counts import Counts, group, split_blocks
+from stream.counts import Counts, split_blocks
+from stream.grouping import group
 from stream.log import Records
 from stream.messages import Outcomes, encode_binary
 

@@ -68,6 +68,11 @@ def test_a_slate_that_is_named_but_does_not_show_the_item_gives_way(stage: Stage
     assert found == [(1, 0, 0)]
 
 
+def test_a_slate_may_be_shown_page_by_page(stage: Stage) -> None:
+    pages = [_list("AB", slate_id="s"), _list("CD", slate_id="s"), _list("EA")]
+    assert _labels(stage, *pages, _act(Click, "A", slate_id="s")) == [(0, 0, 0)]
+
+
 def test_only_a_named_slate_is_found_after_the_window(stage: Stage) -> None:
     late = T + int(SMALL.features.list_window_s * 1000) + 1
     events = (_list("AB", slate_id="s"), _act(Click, "A", late), _act(Click, "B", late, slate_id="s"))

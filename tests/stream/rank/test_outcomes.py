@@ -130,10 +130,9 @@ def test_every_record_is_consumed_and_then_one_of_three(stage: Stage) -> None:
 def test_each_record_counts_in_its_own_second_however_batches_are_cut(tmp_path: Any) -> None:
     events = [Click(user_id="u", ts=T + 700 * i, item_id="a") for i in range(6)]
     whole, apart = Stage(tmp_path / "whole"), Stage(tmp_path / "apart")
-    whole.feed(*events, b"{")
-    for event in events:
+    whole.feed(b"{", *events)
+    for event in (b"{", *events):
         apart.feed(event)
-    apart.feed(b"{")
     assert _health(whole) == _health(apart)
 
 
