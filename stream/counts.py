@@ -31,7 +31,7 @@ from stream.grouping import Array, Column, Key, group
 from stream.log import Records
 from stream.messages import CUBES, REAL, Outcomes
 
-BLOCK = 100_000
+BLOCK = 10_000
 """Input offsets in a block: few enough that a checkpoint, which holds the open block, stays small; many
 enough that few rows repeat."""
 

@@ -19,7 +19,7 @@ ROLES = ("rank", "train", "monitor")
 DIRECTORY = Path(".liverank")
 """Where `supervise_roles` keeps its files, in the working directory."""
 
-SERVICES_S, ROLES_S = 30.0, 120.0
+SERVICES_S, ROLES_S = 30.0, 300.0
 """How long a start may take; a role compiles kernels the first time."""
 
 SESSION_MS = 2000

@@ -24,6 +24,10 @@ from stream.settings import Settings
 
 Array = NDArray[Any]
 
+FLOOD, FEWER = 256, 4
+"""When so many visitors are due a slate at once, each gets it from one in so many of the candidates: rank is
+behind then, and what helps most is to be there soon."""
+
 
 class Due(NamedTuple):
     """A visitor who is due a slate: row, code of the arm, index of the newest event, always or if changed."""
@@ -72,7 +76,8 @@ class Publisher:
         Feedback is always answered; after anything else a slate is published when its list changed.
         """
         due: dict[str, list[Due]] = {}
-        for one in _due(columns, visitor, self.arms):
+        everybody = _due(columns, visitor, self.arms)
+        for one in everybody:
             due.setdefault(self.arms.models[one.arm], []).append(one)
         outputs = []
         for model, group in due.items():
@@ -82,7 +87,9 @@ class Publisher:
                 rows = np.array([d.visitor for d in part], np.int64)
                 times = np.array([columns.ts[d.event] for d in part], np.int64)
                 for one, best in zip(
-                    part, self._choose(model, slot, rows, times, memory, catalogue), strict=True
+                    part,
+                    self._choose(model, slot, rows, times, memory, catalogue, len(everybody)),
+                    strict=True,
                 ):
                     output = self._slate(records, columns, one, best, memory, slot, catalogue, now)
                     if output is not None:
@@ -106,11 +113,23 @@ class Publisher:
         )
         return [Output("recommendations", STRANGER.encode(), encode_json(slate))]
 
+    def _limit(self, due: int) -> int:
+        """Candidates for each of so many visitors who are due a slate at once."""
+        few = max(self.slate.candidates // FEWER, 2 * self.slate.size)
+        return self.slate.candidates if due < FLOOD else min(few, self.slate.candidates)
+
     def _choose(
-        self, model: str, slot: Slot, rows: Array, times: Array, memory: Memory, catalogue: Catalogue
+        self,
+        model: str,
+        slot: Slot,
+        rows: Array,
+        times: Array,
+        memory: Memory,
+        catalogue: Catalogue,
+        due: int = 1,
     ) -> list[Best]:
-        popular = model == "popularity"
-        limit = self.slate.candidates
+        """Best items of each of `rows`, who are among so many who are due a slate at once."""
+        popular, limit = model == "popularity", self._limit(due)
         gather_offers(
             self._buffers,
             rows,

@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 ROLES = ("rank", "train", "monitor")
 PREFIX = "liverank."
-START_S = 120
+START_S = 200
 ROOT = Path(__file__).parents[2]
 QUIET = {"log_level": 0}
 """That a broker ends before its clients is no news here."""

@@ -52,7 +52,7 @@ def test_rank_stopped_for_longer_than_its_session_counts_exactly(stack: Up) -> N
     with Traffic(stack.client, "asleep") as traffic:
         time.sleep(1)
         stack.kill("rank", signal.SIGSTOP)
-        time.sleep(5)
+        time.sleep(4)
         stack.kill("rank", signal.SIGCONT)
         time.sleep(1)
     traffic.is_counted_exactly()

@@ -12,6 +12,7 @@ from models.table import Table
 from stream.ids import hash_id
 from stream.log import Output
 from stream.messages import Click, Dismiss, Impression, Item, Search, Slate, slate_decoder
+from stream.rank.publish import FLOOD
 from stream.rank.slate import USERS
 from stream.settings import THREE_ARMS
 from tests.stream.rank.stage import SMALL, Stage, T
@@ -66,6 +67,18 @@ def test_a_visitor_gets_one_slate_per_batch_as_of_the_newest_event(shop: Stage) 
 def test_many_visitors_are_answered_in_several_calls(shop: Stage) -> None:
     users = [f"user-{i}" for i in range(2 * USERS + 3)]
     assert [s.user_id for s in _slates(shop.feed(*(_click(user=u) for u in users)))] == users
+
+
+def test_in_a_flood_everybody_gets_a_whole_slate_from_fewer_candidates(shop: Stage) -> None:
+    shop.items(*(Item(item_id=f"more-{i}", published_at=T - i) for i in range(30)))
+
+    def most_candidates(visitors: int) -> tuple[int, set[int]]:
+        found = _slates(shop.feed(*(_click(user=f"user-{i}") for i in range(visitors))))
+        assert len(found) == visitors
+        return int(np.diff(shop.rank.publisher._buffers.start).max()), {len(s.items) for s in found}
+
+    assert most_candidates(2) == (SMALL.slate.candidates, {3})
+    assert most_candidates(FLOOD) == (2 * SMALL.slate.size, {3})
 
 
 def test_what_is_dismissed_is_gone_from_the_next_slate(shop: Stage) -> None:
