@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from stream.grouping import Array, Column, Key, group
+from stream.grouping import Array, Column, Key, concat, count_rows, group
 from stream.log import Records
 from stream.messages import CUBES, REAL, Outcomes
 
@@ -37,6 +37,9 @@ enough that few rows repeat."""
 
 READINGS = ("gauges",)
 """Cubes whose rows are readings: the newest stands, nothing is added up."""
+
+WAITING = 20_000
+"""Rows of a cube that wait to be added up together: one addition of many is far cheaper than many of few."""
 
 MAX_BYTES = 850_000
 """Most that one message takes, by an estimate from above: brokers refuse more than 1 MB by default."""
@@ -62,8 +65,30 @@ class _Rows:
         self.number: dict[Key, int] = {}
         self.sums = np.zeros((16, len(CUBES[cube].sums)))
         self.changed = np.zeros(16, bool)
+        self._parts: list[tuple[list[Column], list[Column]]] = []
+        self._sizes: list[int] = []
 
-    def add(self, keys: list[Key], totals: Array) -> None:
+    def add(self, dims: list[Column], sums: list[Column]) -> None:
+        """Take in columns; they are added up when it is worth it, or when somebody wants to know."""
+        self._sizes.append(count_rows([*dims, *sums]))
+        self._parts.append((dims, sums))
+        if self.newest_stands or sum(self._sizes) > WAITING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Add up all that waits."""
+        if not self._parts:
+            return
+        dims, sums = (
+            [concat(columns, self._sizes) for columns in zip(*side, strict=True)]
+            for side in zip(*self._parts, strict=True)
+        )
+        keys, totals = group(dims, sums, sum(self._sizes))
+        self._parts, self._sizes = [], []
+        if keys:
+            self.put(keys, np.stack(totals, axis=1))
+
+    def put(self, keys: list[Key], totals: Array) -> None:
         """Add to the rows of `keys`, all different, the `totals` (float64 [keys, sums])."""
         number = self.number
         at = [number.setdefault(key, len(number)) for key in keys]
@@ -73,8 +98,19 @@ class _Rows:
         self.sums[at] = totals if self.newest_stands else self.sums[at] + totals
         self.changed[at] = True
 
-    def columns(self, at: Array) -> dict[str, list[Any]]:
-        """The rows `at` (int [n]), in plain columns."""
+    def all(self) -> dict[str, list[Any]]:
+        """Every row, in plain columns."""
+        self.settle()
+        return self._columns(np.arange(len(self.number)))
+
+    def take(self) -> dict[str, list[Any]]:
+        """The rows that have changed since they were taken last, in plain columns."""
+        self.settle()
+        at = np.flatnonzero(self.changed)
+        self.changed[at] = False
+        return self._columns(at)
+
+    def _columns(self, at: Array) -> dict[str, list[Any]]:
         spec, keys = CUBES[self.cube], list(self.number)
         dims = zip(*(keys[i] for i in at.tolist()), strict=True) if len(at) else ([] for _ in spec.dims)
         columns: dict[str, list[Any]] = {
@@ -84,12 +120,6 @@ class _Rows:
             values = self.sums[at, i]
             columns[name] = values.tolist() if kind == REAL else np.rint(values).astype(np.int64).tolist()
         return columns
-
-    def take(self) -> Array:
-        """Which rows have changed, and from now on none."""
-        at = np.flatnonzero(self.changed)
-        self.changed[at] = False
-        return at
 
 
 @dataclass
@@ -150,7 +180,7 @@ class Counts:
             A name in `messages.CUBES`.
         dims, sums
             Columns of n values, or one value for all rows. Every dimension is needed; sums left
-            out are 0. Integer arrays and `Coded` columns are the fastest.
+            out are 0. Integer arrays and `Coded` columns are the fastest. Not to be changed afterwards.
 
         Raises
         ------
@@ -163,9 +193,8 @@ class Counts:
             raise ValueError(
                 f"{cube}: columns are {list(spec.dims)} and {list(spec.sums)}, not {[*dims, *sums]}"
             )
-        keys, totals = group([dims[name] for name in spec.dims], [sums.get(name, 0) for name in spec.sums])
-        if keys:
-            self._open.setdefault(partition, _Block(0, -1)).of(cube).add(keys, np.stack(totals, axis=1))
+        rows = self._open.setdefault(partition, _Block(0, -1)).of(cube)
+        rows.add([dims[name] for name in spec.dims], [sums.get(name, 0) for name in spec.sums])
 
     def take(self, partition: int) -> list[Outcomes]:
         """Rows that have changed since the last take, in the order in which they were first counted."""
@@ -179,7 +208,7 @@ class Counts:
     def state(self, partition: int) -> dict[str, Any]:
         """Plain data to keep in a checkpoint: the open block, and closed rows not taken yet."""
         block = self._open.get(partition, _Block(0, -1))
-        cubes = {cube: rows.columns(np.arange(len(rows.number))) for cube, rows in block.rows.items()}
+        cubes = {cube: rows.all() for cube, rows in block.rows.items()}
         closed = [[o.block, o.version, o.cubes] for o in self._closed.get(partition, [])]
         return {"block": block.number, "version": block.version, "cubes": cubes, "closed": closed}
 
@@ -191,7 +220,7 @@ class Counts:
             keys = list(zip(*(columns[name] for name in spec.dims), strict=True))
             if keys:
                 totals = np.array([columns[name] for name in spec.sums], np.float64)
-                block.of(cube).add(keys, totals.T)
+                block.of(cube).put(keys, totals.T)
         self._open[partition] = block
         self._closed[partition] = [
             Outcomes(source=self.source, partition=partition, block=number, version=version, cubes=cubes)
@@ -212,7 +241,7 @@ class Counts:
                 version=block.version,
                 cubes=cubes,
             )
-            for cubes in _messages({cube: rows.columns(rows.take()) for cube, rows in block.rows.items()})
+            for cubes in _messages({cube: rows.take() for cube, rows in block.rows.items()})
         ]
 
 

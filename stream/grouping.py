@@ -38,7 +38,45 @@ class Groups(NamedTuple):
     totals: list[Array]  # float64 [groups], one for each sum
 
 
-def group(dims: Sequence[Column], sums: Sequence[Column]) -> Groups:
+def count_rows(columns: Sequence[Column]) -> int:
+    """How many rows columns of n values, or one for all rows, have; 1 where every one is for all.
+
+    Raises
+    ------
+    ValueError
+        When they have different lengths.
+    """
+    lengths = {len(c) for c in columns if not _is_scalar(c)} or {1}  # type: ignore[arg-type]
+    if len(lengths) > 1:
+        raise ValueError(f"columns have different lengths: {sorted(lengths)}")
+    return lengths.pop()
+
+
+def concat(parts: Sequence[Column], sizes: Sequence[int]) -> Column:
+    """One column of all parts, each of so many rows.
+
+    >>> concat(["a", "a"], [2, 3]), concat([np.array([1, 2]), 7], [2, 1]), concat(["a", ["b"]], [2, 1])
+    ('a', array([1, 2, 7]), ['a', 'a', 'b'])
+    """
+    first = parts[0]
+    if len(parts) == 1 or (_is_scalar(first) and all(_is_scalar(p) and p == first for p in parts)):
+        return first
+    if isinstance(first, Coded) and all(isinstance(p, Coded) and p.values is first.values for p in parts):
+        return Coded(np.concatenate([p.codes for p in parts]), first.values)  # type: ignore[union-attr]
+    if all(isinstance(p, np.ndarray | np.generic | int | float) for p in parts):
+        return np.concatenate([np.broadcast_to(p, n) for p, n in zip(parts, sizes, strict=True)])  # type: ignore[arg-type]
+    return [value for part, n in zip(parts, sizes, strict=True) for value in _listed(part, n)]
+
+
+def _listed(column: Column, n: int) -> Sequence[Any]:
+    if _is_scalar(column):
+        return [column] * n
+    if isinstance(column, Coded):
+        return [column.values[i] for i in column.codes.tolist()]
+    return column.tolist() if isinstance(column, np.ndarray) else column  # type: ignore[return-value]
+
+
+def group(dims: Sequence[Column], sums: Sequence[Column], n: int | None = None) -> Groups:
     """Add up `sums` over the rows that agree in all `dims`; columns of n values, or one for all rows.
 
     >>> group([np.array([3, 4, 3]), "a"], [[1, 1, 5]])
@@ -49,10 +87,7 @@ def group(dims: Sequence[Column], sums: Sequence[Column]) -> Groups:
     ValueError
         When the columns have different lengths.
     """
-    lengths = {len(c) for c in (*dims, *sums) if not _is_scalar(c)} or {1}  # type: ignore[arg-type]
-    if len(lengths) > 1:
-        raise ValueError(f"columns have different lengths: {sorted(lengths)}")
-    n = lengths.pop()
+    n = count_rows([*dims, *sums]) if n is None else n
     if n == 0:
         return Groups([], [np.zeros(0) for _ in sums])
     columns = [_factorise(c, n) for c in dims]

@@ -407,7 +407,10 @@ def decode_event(value: bytes | None) -> AnyEvent:
     Traceback (most recent call last):
     stream.errors.Poison: Expected `str` of length >= 1 - at `$.user_id`
     """
-    return _decode(_event.decode, value)
+    try:  # not by `_decode`: a second call would be felt here
+        return _event.decode(value or b"")
+    except _UNREADABLE as error:
+        raise Poison(str(error)) from None
 
 
 def decode_item(value: bytes | None) -> Item:

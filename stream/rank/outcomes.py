@@ -7,7 +7,6 @@ Where a metric is added: a cube in `messages.CUBES`, the counting here (or in `t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -133,7 +132,7 @@ def _count_impressions(
         {
             "second": item_second // MINUTE * MINUTE,
             "arm": item_arm,
-            "item_id": _items(columns.shown, names.__getitem__),
+            "item_id": names,
         },
         {"impressions": 1},
     )
@@ -176,16 +175,10 @@ def _count_feedback(
     counts.add(partition, "ctr", {**dims, "surface": surface, "position": seen.act["place"][at] + 1}, sums)
     bucket = (columns.user[acts] % np.uint64(BUCKETS)).astype(np.int64)
     counts.add(partition, "experiment", {**dims, "bucket": bucket}, sums)
-    item = _items(columns.item[acts], lambda i: columns.events[acts[i]].item_id)  # type: ignore[union-attr]
+    item = [columns.events[i].item_id for i in acts.tolist()]  # type: ignore[union-attr]
     counts.add(partition, "items", {**dims, "second": second // MINUTE * MINUTE, "item_id": item}, sums)
     unlisted = broker_seconds(columns.broker_ts[acts[seen.act["place"][at] < 0]])
     counts.add(partition, "health", health(unlisted, "unlisted"), {"count": 1})
-
-
-def _items(codes: Array, name: Callable[[int], str]) -> Coded:
-    """Column of item ids from their hashes (uint64 [n]); `name` tells the id of the item at an index."""
-    _, first, code = np.unique(codes, return_index=True, return_inverse=True)
-    return Coded(code, [name(i) for i in first.tolist()])
 
 
 def count_slates(counts: Counts, published: list[tuple[int, float]], now: float) -> None:

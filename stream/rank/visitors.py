@@ -89,13 +89,19 @@ BY_ROW = ("visitor", "history", "lists")
 def blank_memory(rows: int, history: int, lists: int) -> Memory:
     """Memory of visitors of whom nothing is known."""
     return Memory(
-        visitor=np.zeros(rows, VISITOR),
-        history=np.zeros((rows, history), ENTRY),
-        lists=np.zeros((rows, lists), SHOWN),
+        **_blank_rows(rows, history, lists),
         ring=np.zeros(RING, np.uint64),
         head=np.ones(1, np.int64),
         spare=np.zeros(1, ENTRY),
     )
+
+
+def _blank_rows(rows: int, history: int, lists: int) -> dict[str, Array]:
+    return {
+        "visitor": np.zeros(rows, VISITOR),
+        "history": np.zeros((rows, history), ENTRY),
+        "lists": np.zeros((rows, lists), SHOWN),
+    }
 
 
 class Visitors:
@@ -209,10 +215,11 @@ class Visitors:
         self.evicted += count
 
     def _grow(self, size: int) -> None:
-        old, before = self.memory, len(self.memory.visitor)
-        self.memory = blank_memory(size, self.history, self.lists)._replace(ring=old.ring, head=old.head)
-        for name in BY_ROW:
-            getattr(self.memory, name)[:before] = getattr(old, name)
+        before = len(self.memory.visitor)
+        grown = _blank_rows(size, self.history, self.lists)
+        for name, array in grown.items():
+            array[:before] = getattr(self.memory, name)
+        self.memory = self.memory._replace(**grown)
         self.touched = np.concatenate([self.touched, np.zeros(size - before, bool)])
         self._free = np.concatenate([self._free, np.arange(before, size)])
         self.table = Table(size)
