@@ -19,7 +19,7 @@ from stream.rank.known import Known, Limits
 from stream.rank.models import Slot
 from stream.rank.visitors import Memory
 
-USERS = 64
+USERS = 8
 """Visitors scored in one call: more would not be faster, and would wait for each other."""
 
 
