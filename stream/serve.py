@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,6 @@ from stream.log import Log
 from stream.runner import Role, Runner
 from stream.settings import Settings
 
-TRAIN_NICENESS = 10
-"""On a machine that they share, visitors wait for rank, and nobody waits for train."""
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 ROLES = ("rank", "train", "monitor")
 
@@ -45,8 +42,6 @@ def serve(role: str, settings: Settings, stop: Callable[[], bool], ready: Callab
 
         run(settings, ready)
         return
-    if role == "train":
-        os.nice(TRAIN_NICENESS)
     store = Store(Path(settings.checkpoints.path))
     teller = _Once(ready)
     failures = 0

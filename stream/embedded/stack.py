@@ -186,6 +186,7 @@ def role_children(directory: Path, arguments: tuple[str, ...], environ: Mapping[
             (sys.executable, "-m", "stream.cli", "run", role, *arguments),
             {**environ, "ROLE_READY_FILE": str(ready / role)},
             ready_file=ready / role,
+            idle=role == "train",  # visitors wait for rank, and nobody waits for train
         )
         for role in ROLES
     ]

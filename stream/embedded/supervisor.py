@@ -26,6 +26,8 @@ DEATHS, WITHIN_S = 5, 60.0
 USERS_END_S, KILL_AFTER_S = 3.0, 4.0
 """Services outlive their users for the first; whoever is left after the second is killed."""
 
+LOWEST_PRIORITY = 19
+
 STEP_S = 0.05
 TAIL_LINES, TAIL_BYTES = 12, 8192
 
@@ -49,6 +51,8 @@ class Child:
     ready_file
         The file that it creates when it is ready; it is removed before each start. Without one the child
         prints a line of JSON with ``"ready": true``.
+    idle
+        It runs only while a core has nothing else to do.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Child:
     service: bool = False
     irreplaceable: str = ""
     ready_file: Path | None = None
+    idle: bool = False
 
 
 @dataclass
@@ -186,6 +191,8 @@ class Supervisor:
                 # a terminal's Ctrl-C is for the supervisor, which ends the children in their order
                 start_new_session=True,
             )
+        if child.idle:
+            _let_others_first(life.process.pid)
         life.started = self._clock()
 
     def _bury(self, life: _Life, process: subprocess.Popen[bytes]) -> None:
@@ -255,6 +262,14 @@ def ready_line(line: str) -> dict[str, Any] | None:
     except ValueError:  # the child may print what it likes
         return None
     return said if said.get("ready") is True else None
+
+
+def _let_others_first(pid: int) -> None:
+    """Give a process, and what it will start, only the time that nobody else wants."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    else:  # not Linux
+        os.setpriority(os.PRIO_PROCESS, pid, LOWEST_PRIORITY)
 
 
 def cause(code: int) -> str:

@@ -41,8 +41,13 @@ BLOCK = 512
 STEPS = 15
 """Training steps in one turn, or a few more: about 100 ms, then the log is polled again."""
 
-BEHIND = 4
-"""Full batches waiting, from which on nothing is replayed: what is new must be learned within a second."""
+BEHIND_S = 0.5
+"""After so long with full batches waiting, nothing is replayed and batches are `LARGER` times as large, for
+which a list costs a third less: what is new must be learned within a second."""
+LARGER = 4
+
+REPLAYS = 25
+"""Batches of the past between two versions, at most: where so much is new, more would only cost time."""
 
 TOGETHER = 512
 """Lists predicted at once: bounds memory."""
@@ -94,7 +99,9 @@ class Session:
         self._inbox: list[Batch] = []
         self._unlearned: dict[int, list[Label]] = {}
         self._label_ts = self._sent_ms = 0
+        self._replays = REPLAYS
         self._next_publish = self._next_count = 0.0
+        self._caught_up = np.inf
         if state is not None:
             self._restore(state)
         self.publisher = Publisher(
@@ -113,6 +120,7 @@ class Session:
         outputs: list[Output] = []
         if now >= self._next_publish:
             self._next_publish = now + self.settings.publish_s
+            self._replays = REPLAYS
             outputs += self.publisher.publish(now)
         if now >= self._next_count:
             self._next_count = now + COUNT_S
@@ -134,8 +142,9 @@ class Session:
             "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
             "passed": self._passed,
             "time": self.time.ms,
-            "next": [self._next_publish, self._next_count],
+            "next": [self._next_publish, self._next_count, self._caught_up],
             "label_ts": self._label_ts,
+            "replays": self._replays,
             "labels": np.array(labels, np.int64).reshape(-1, 3),
             "rng": json.dumps(self.rng.bit_generator.state),  # its integers are too long for MessagePack
         }
@@ -147,8 +156,8 @@ class Session:
             self.counts.restore(p, counts)
         self._passed = dict(state["passed"])
         self.time = StreamTime(state["time"])
-        self._next_publish, self._next_count = state["next"]
-        self._label_ts = state["label_ts"]
+        self._next_publish, self._next_count, self._caught_up = state["next"]
+        self._label_ts, self._replays = state["label_ts"], state["replays"]
         for n, p, ts in state["labels"].tolist():
             self._unlearned.setdefault(n, []).append((p, ts))
         self.rng.bit_generator.state = json.loads(state["rng"])
@@ -232,17 +241,21 @@ class Session:
         """Full batches at once; what is left over when the next version is due.
 
         After each batch come batches of the past, each a step of its own: five steps of 32 lists take as
-        long as one of 160, and teach a young model far more. While many lists wait, the past does too.
+        long as one of 160, and teach a young model far more. Who is behind leaves the past alone.
         """
-        size = self.settings.lists_per_batch
         self.buffer.wait(self.time.ms - int(self.settings.click_wait_s * 1000))
+        size = self.settings.lists_per_batch
+        behind = now - self._caught_up > BEHIND_S
         enough, steps = (1 if now >= self._next_publish else size), 0
         while self.buffer.waiting >= enough and steps < STEPS:
-            self._step(*self.buffer.take(size))
-            replayed = self.settings.replay if self.buffer.waiting < BEHIND * size else 0
+            self._step(*self.buffer.take(LARGER * size if behind else size))
+            replayed = 0 if behind else min(self.settings.replay, self._replays)
             for _ in range(replayed):
                 self.learner.learn(self.buffer.gather(self.buffer.replay(size, self.rng)), fresh=0)
-            steps += 1 + replayed
+            self._replays -= replayed
+            steps += LARGER if behind else 1 + replayed
+        if self.buffer.waiting < size:
+            self._caught_up = now
 
     def _step(self, numbers: Array, settles: Array) -> None:
         if not len(numbers):  # they waited so long that newer lists took their place

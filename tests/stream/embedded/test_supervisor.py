@@ -204,6 +204,15 @@ def test_waiting_ends_when_it_is_asked_to(stage: Stage) -> None:
     assert not stage.supervisor.wait_ready(["a"], 60, lambda: True)
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has this policy")
+def test_an_idle_child_leaves_the_cores_to_others(stage: Stage) -> None:
+    stage.start("busy", STAYS)
+    stage.start("idle", STAYS, idle=True)
+    pids = stage.supervisor.pids()
+    policies = [os.sched_getscheduler(pids[name]) for name in ("busy", "idle")]
+    assert policies == [os.SCHED_OTHER, os.SCHED_IDLE]
+
+
 def test_services_outlive_their_users(stage: Stage) -> None:
     order = stage.directory / "order"
     slow = (

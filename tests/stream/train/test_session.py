@@ -23,7 +23,7 @@ from stream.messages import CUBES, ModelUpdate, decode_model, decode_outcomes, e
 from stream.runner import Runner
 from stream.settings import Checkpoints, Settings, shape_of
 from stream.train.role import Train
-from stream.train.session import Session
+from stream.train.session import BEHIND_S, LARGER, REPLAYS, Session
 from tests.stream.test_counts import rows
 from tests.stream.train.synthetic import T0, World, acts, labels, lists, message
 
@@ -177,6 +177,34 @@ def test_a_list_is_predicted_before_anything_of_it_is_learned(settings: Settings
     assert len(spy.learned) > 300
     first_said = np.concatenate([spy.said[key] for key in _keys(buffer.gather(numbers))])
     assert (buffer.guesses(numbers)[0].p == first_said).all()
+
+
+class Diary(Learner):
+    """Notes of each step how many lists it had, and whether they were of the past."""
+
+    steps: list[tuple[int, bool]]
+
+    def learn(self, lists: Lists, *args: Any, **kwargs: Any) -> float:
+        self.steps.append((len(lists), kwargs.get("fresh") == 0))
+        return super().learn(lists, *args, **kwargs)
+
+
+def test_the_past_is_replayed_so_often_a_second_and_not_at_all_by_who_is_behind(
+    settings: Settings, graphs: Path
+) -> None:
+    diary = Diary(shape_of(settings), device="cpu", graphs=graphs)
+    diary.steps = []
+    stage = Stage(settings, lambda _: diary)
+    size = settings.train.lists_per_batch
+    stage.turns(20, per_turn=6 * size)
+    assert REPLAYS <= sum(past for _, past in diary.steps) <= 3 * REPLAYS
+    assert max(lists for lists, _ in diary.steps) == size
+    diary.steps.clear()
+    for _ in range(3):
+        stage.now += 2 * BEHIND_S  # turns that take so long
+        stage.send(stage.world.step(40 * size, int(stage.now * 1000)))
+        stage.runner.once()
+    assert all(size < lists <= LARGER * size and not past for lists, past in diary.steps)
 
 
 def test_a_label_joins_a_list_of_the_same_message(stage: Stage) -> None:
