@@ -12,11 +12,11 @@ from torch import Tensor
 
 from models.batch import Array
 from models.ranker import forward, probabilities, users
-from stream.rank.slate import Offers, best_scored, gather_offers, offers
+from stream.rank.slate import USERS, Offers, best_scored, gather_offers, offers
 from tests.bench.measure import Context, Figure, alternate, rates, timed
 from tests.bench.world import START_MS, World, grow
 
-SIZES = (16, 64)
+SIZES = (1, USERS)
 """Visitors in one call."""
 
 VISITORS = 960
