@@ -16,6 +16,8 @@ from models.batch import F, Shape
 from models.ranker import forward, initial, probabilities, users
 from models.scorer import EXAMPLES, ROWS
 
+logger = logging.getLogger(__name__)
+
 SOURCES = ("export.py", "ranker.py")
 """Files that the graph is made of."""
 
@@ -81,17 +83,25 @@ def export(shape: Shape) -> bytes:
 
 
 def cached(shape: Shape, folder: Path | None) -> bytes:
-    """`export`, or what it returned for this shape, code and torch before; kept in `folder`, if any."""
+    """`export`, or what it returned for this shape, code and torch before.
+
+    It is kept in `folder`, if there is one that can be written to.
+    """
     if folder is None:
         return export(shape)
     here = Path(__file__).parent
     made_of = repr(shape).encode() + torch.__version__.encode()
     key = crc32(made_of + b"".join((here / name).read_bytes() for name in SOURCES))
     path = folder / f"scoring-{shape.schema:08x}-{key:08x}.onnx"
-    if not path.exists():
+    if path.exists():
+        return path.read_bytes()
+    graph = export(shape)
+    # another process may do the same at this moment: whoever is last wins, nobody reads half a file
+    part = path.with_suffix(f".{os.getpid()}")
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        # another process may do the same at this moment: whoever is last wins, nobody reads half a file
-        part = path.with_suffix(f".{os.getpid()}")
-        part.write_bytes(export(shape))
+        part.write_bytes(graph)
         part.replace(path)
-    return path.read_bytes()
+    except OSError as error:
+        logger.info("%s: the scoring graph is not kept: %s", folder, error.strerror)
+    return graph

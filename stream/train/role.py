@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +32,13 @@ def new_learner(settings: Settings) -> Learner:
         seed=train.seed,
         device=train.device,
         learning_rate=train.learning_rate,
-        graphs=Path(settings.checkpoints.path) / "graphs",
+        graphs=user_cache() / "graphs",
     )
+
+
+def user_cache() -> Path:
+    """Folder for what takes long to make and is the same each time, such as the scoring graph."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverank"
 
 
 class Train:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -217,13 +216,10 @@ class Command:
 
 
 class Up(Command):
-    """`liverank up`; `graphs` is the folder of another one, and saves the export of a graph."""
+    """`liverank up`."""
 
-    def __init__(self, directory: Path, *arguments: str, graphs: Path | None = None, **environ: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, **environ: str) -> None:
         self.ready_file, self.data = directory / "ready.json", directory / "data"
-        self.graphs = self.data / "checkpoints" / "graphs"
-        if graphs is not None:
-            shutil.copytree(graphs, self.graphs)
         where = ("--directory", str(self.data), "--ready-file", str(self.ready_file))
         super().__init__(directory, "up", *where, *arguments, **environ)
 

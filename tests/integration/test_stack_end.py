@@ -16,9 +16,9 @@ EVERYBODY = {"broker", "clickhouse", *ROLES}
 
 
 @pytest.fixture
-def up(stack: Up, tmp_path: Path) -> Iterator[Up]:
+def up(tmp_path: Path) -> Iterator[Up]:
     """Another stack, just started."""
-    started = Up(tmp_path, graphs=stack.graphs)
+    started = Up(tmp_path)
     yield started
     started.process.kill()
     started.process.wait()

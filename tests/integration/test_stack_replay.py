@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def fresh(stack: Up, tmp_path: Path) -> Iterator[Up]:
+def fresh(tmp_path: Path) -> Iterator[Up]:
     """A stack that has seen nothing, with the default settings."""
-    up = Up(tmp_path, graphs=stack.graphs)
+    up = Up(tmp_path)
     yield up.until_ready()
     up.end()
 
