@@ -26,8 +26,15 @@ from models.ranker import (
 )
 from models.table import Table
 
-ROW_RATE = 20.0
-"""Rows learn at this many times the dense weights' rate: each sees few examples."""
+ROW_RATE = 1.0
+"""Rows learn at this many times the dense weights' rate. More would let them know by heart the few examples
+that each of them sees."""
+
+DECAY = 1.0
+"""Weight decay, in learning rates a step, beside the gradient (AdamW: Loshchilov and Hutter, arXiv 1711.05101):
+what is replayed is few examples at first, and is not to be known by heart."""
+DECAYED = ("encode", "wide", "deep1", "deep1_item", "deep1_user", "deep2", "deep3")
+"""Weights of what is put in; constants and scales keep theirs."""
 
 LEVEL = 0.01
 """Weight of the squared mean score: order leaves the level free, and probabilities lean on it."""
@@ -94,7 +101,7 @@ class Trainer:
         *,
         seed: int = 0,
         device: str = "auto",
-        learning_rate: float = 0.003,
+        learning_rate: float = 0.0015,
         bfloat16: bool = False,
     ) -> None:
         if device == "auto":
@@ -112,6 +119,8 @@ class Trainer:
         # one vector holds all that is learned densely: one optimiser step, one copy to keep
         self._flat = self._tensor(np.concatenate([array.ravel() for array in start.values()]))
         self._adam = [torch.zeros_like(self._flat), torch.zeros_like(self._flat)]
+        fades = [np.full(array.size, DECAY * (name in DECAYED), np.float32) for name, array in start.items()]
+        self._fades = self._tensor(np.concatenate(fades))
         self._steps = 0
         self.keep()
 
@@ -282,6 +291,7 @@ class Trainer:
         first, second = self._adam
         first.lerp_(gradient, 1 - BETA1)
         second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        self._flat.addcmul_(self._flat, self._fades, value=-learning_rate)
         scale = (second / (1 - BETA2**self._steps)).sqrt_().add_(EPSILON)
         self._flat.addcdiv_(first, scale, value=-learning_rate / (1 - BETA1**self._steps))
 

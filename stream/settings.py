@@ -141,7 +141,7 @@ class Train(_Section, frozen=True):
     hidden: Annotated[int, Meta(ge=8, le=4096)] = 64
     lists_per_batch: Positive = 32
     replay: Annotated[int, Meta(ge=0, le=64)] = 4
-    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 0.003
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 0.0015
     buffer_lists: Positive = 100_000
     click_wait_s: Seconds = 15.0
     evaluate_after_s: Seconds = 30.0
