@@ -165,6 +165,32 @@ def _judge(judged: Array, start: Array, score: Array, clicked: Array, reciprocal
         reciprocal[k], ndcg[k] = best, gain / ideal
 
 
+def order_losses(start: Array, score: Array, labels: Array) -> Array:
+    """Softmax loss of each list (float64 [B]), as `models.losses.listwise` has it; 0 without a click.
+
+    Parameters
+    ----------
+    start : int64 [B + 1]
+    score : float [N]
+    labels : uint8 [N]
+        Bit 0 set: clicked.
+
+    Examples
+    --------
+    >>> order_losses(np.array([0, 2, 4]), np.zeros(4), np.array([1, 0, 0, 0])).round(4).tolist()
+    [0.6931, 0.0]
+    """
+    clicked = (labels & 1).astype(np.float64)
+    counted = np.append(0, np.cumsum(clicked))
+    clicks = counted[start[1:]] - counted[start[:-1]]
+    losses = np.zeros(len(start) - 1)
+    for b in np.flatnonzero(clicks):
+        of = slice(start[b], start[b + 1])
+        s = score[of].astype(np.float64)
+        losses[b] = np.logaddexp.reduce(s) - (s * clicked[of]).sum() / clicks[b]
+    return losses
+
+
 def list_losses(start: Array, p: Array, labels: Array) -> Array:
     """Log loss of each list (float64 [B]): mean over its items, summed over tasks; 0 for an empty list.
 

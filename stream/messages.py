@@ -37,6 +37,9 @@ EARLIEST_TS = 946_684_800_000
 LATEST_TS = 4_102_444_800_000
 """2100-01-01 in ms: a later `ts` is a mistake, and would not fit where times are kept."""
 
+THEIRS, OURS, UNSEEN = range(3)
+"""Whose list an example is: somebody else's order, a slate of ours, made of an act without a list."""
+
 MAX_LIST = 1_000
 """Items in one impression; a longer list is nobody's page."""
 
@@ -202,7 +205,9 @@ class Examples(Struct, frozen=True, kw_only=True, array_like=True):
     list_arm : uint8 [B]
     list_size : int32 [B]
     list_own : uint8 [B]
-        1 when the list was a slate of ours (then the place is bias, else it is prior rank).
+        `OURS` when the list was a slate of ours (then the place is bias, else it is prior rank);
+        `UNSEEN` when nobody saw it: the item of an act (its event names the list), and candidates that
+        were not chosen.
     list_history : uint64 [B, H], newest first, 0 where empty
     list_age : float32 [B, H], seconds before the list, -1 where empty
     list_history_category : uint16 [B, H]

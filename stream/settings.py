@@ -101,7 +101,10 @@ class Checkpoints(_Section, frozen=True):
 
 
 class Features(_Section, frozen=True):
-    """What rank remembers of each visitor."""
+    """What rank remembers of each visitor, and how many acts without a list it makes examples of.
+
+    `next_per_second`: at most so many in each second of event time and partition.
+    """
 
     history: Annotated[int, Meta(ge=4, le=256)] = 32
     lists: Annotated[int, Meta(ge=1, le=64)] = 8
@@ -111,6 +114,7 @@ class Features(_Section, frozen=True):
     list_window_s: Seconds = 3600.0
     event_id_window_s: Seconds = 600.0
     max_ahead_s: Seconds = 300.0
+    next_per_second: Annotated[int, Meta(ge=0, le=10_000)] = 20
 
 
 class SlateSettings(_Section, frozen=True):

@@ -6,15 +6,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from models.batch import F
 from stream.ids import Ids
 from stream.log import Output, Records
-from stream.messages import Examples, encode_binary
-from stream.rank.decode import IMPRESSION, PURCHASE, Columns
+from stream.messages import UNSEEN, Examples, encode_binary
+from stream.rank.decode import CLICK, IMPRESSION, PURCHASE, Columns
 from stream.rank.feedback import NO_LIST
-from stream.rank.given import Given, Seen
+from stream.rank.given import DRAWN, Given, Seen
 
 Array = NDArray[Any]
 
@@ -30,7 +30,9 @@ def encode_examples(
     Names that are new are taken from `items`.
     """
     history = seen.history.shape[1]
-    size = np.diff(columns.start) * (4 * F + 10) + 14 * history + 64
+    items_of = np.diff(columns.start)
+    items_of[_made(slice(0, len(items_of)), columns, seen)[1]] += DRAWN
+    size = items_of * (4 * F + 10) + 14 * history + 64
     last = np.flatnonzero(np.diff(np.cumsum(size) // MESSAGE_BYTES)) + 1
     borders = [0, *last.tolist(), len(columns.ts)]
     outputs = []
@@ -57,38 +59,26 @@ def _message(
     names: dict[int, str],
 ) -> Examples:
     """The events `part` of a batch."""
-    kind = columns.kind[part]
-    shows, acts = (
-        part.start + np.flatnonzero(kind == IMPRESSION),
-        part.start + np.flatnonzero(kind <= PURCHASE),
-    )
-    lists, items = given.event["row"][shows], slice(columns.start[part.start], columns.start[part.stop])
+    acts = part.start + np.flatnonzero(columns.kind[part] <= PURCHASE)
     at = given.event["row"][acts]
     listed = seen.act["list_offset"][at] != NO_LIST
     labelled, label = acts[listed], at[listed]
+    made, of = _made(part, columns, seen)
+    shown, drawn = _shown_lists(part, columns, given, seen), _drawn_lists(made, of, columns, given, seen)
+    lists = {name: np.concatenate([shown[name], drawn[name]]) for name in shown}
+    # what came next is the first item of its list; the order of the list is learned from it, as from a click
+    first_item, clicked = np.zeros(len(of), np.uint16), np.zeros(len(of), np.uint8) + CLICK
     return Examples(
         schema=schema,
         partition=partition,
         first=first,
         last=last,
-        list_offset=_raw(columns.offset[shows], np.int64),
-        list_ts=_raw(columns.ts[shows], np.int64),
-        list_broker_ts=_raw(columns.broker_ts[shows], np.int64),
-        list_user=_raw(columns.user[shows], np.uint64),
-        list_arm=_raw(given.event["arm"][shows], np.uint8),
-        list_size=_raw(np.diff(columns.start)[shows], np.int32),
-        list_own=_raw(columns.own[shows], np.uint8),
-        list_history=_raw(seen.history[lists], np.uint64),
-        list_history_category=_raw(seen.history_category[lists], np.uint16),
-        list_age=_raw(seen.age[lists], np.float32),
-        item=_raw(columns.shown[items], np.uint64),
-        item_category=_raw(seen.category[items], np.uint16),
-        features=_raw(seen.features[items], np.float32),
-        label_list=_raw(seen.act["list_offset"][label], np.int64),
-        label_position=_raw(seen.act["place"][label], np.uint16),
-        label_task=_raw(columns.kind[labelled], np.uint8),
-        label_ts=_raw(columns.ts[labelled], np.int64),
-        label_broker_ts=_raw(columns.broker_ts[labelled], np.int64),
+        **{name: _raw(column, column.dtype) for name, column in lists.items()},
+        label_list=_raw(np.append(seen.act["list_offset"][label], columns.offset[of]), np.int64),
+        label_position=_raw(np.append(seen.act["place"][label], first_item), np.uint16),
+        label_task=_raw(np.append(columns.kind[labelled], clicked), np.uint8),
+        label_ts=_raw(columns.ts[np.append(labelled, of)], np.int64),
+        label_broker_ts=_raw(columns.broker_ts[np.append(labelled, of)], np.int64),
         act_offset=_raw(columns.offset[acts], np.int64),
         act_ts=_raw(columns.ts[acts], np.int64),
         act_item=_raw(columns.item[acts], np.uint64),
@@ -101,5 +91,55 @@ def _message(
     )
 
 
-def _raw(column: Array, dtype: type) -> bytes:
+def _made(part: slice, columns: Columns, seen: Seen) -> tuple[slice, Array]:
+    """The lists made of the acts among some events, and the indices (int64) of these acts."""
+    of = np.searchsorted(columns.offset, seen.next["offset"][: seen.next_count[0]])
+    made = slice(*(int(k) for k in np.searchsorted(of, [part.start, part.stop])))
+    return made, of[made]
+
+
+def _shown_lists(part: slice, columns: Columns, given: Given, seen: Seen) -> dict[str, Array]:
+    """Columns of the impressions among some events."""
+    shows = part.start + np.flatnonzero(columns.kind[part] == IMPRESSION)
+    rows, items = given.event["row"][shows], slice(columns.start[part.start], columns.start[part.stop])
+    return _events(shows, columns, given) | {
+        "list_size": np.diff(columns.start)[shows].astype(np.int32),
+        "list_own": columns.own[shows].astype(np.uint8),
+        "list_history": seen.history[rows],
+        "list_history_category": seen.history_category[rows],
+        "list_age": seen.age[rows],
+        "item": columns.shown[items],
+        "item_category": seen.category[items],
+        "features": seen.features[items],
+    }
+
+
+def _drawn_lists(made: slice, of: Array, columns: Columns, given: Given, seen: Seen) -> dict[str, Array]:
+    """Columns of the lists `made` of the acts `of`."""
+    size, rows = seen.next["size"][made], seen.next["act"][made]
+    filled = np.arange(seen.next_item.shape[1]) < size[:, None]
+    return _events(of, columns, given) | {
+        "list_size": size.astype(np.int32),
+        "list_own": np.full(len(of), UNSEEN, np.uint8),
+        "list_history": seen.act_history[rows],
+        "list_history_category": seen.next_history_category[made],
+        "list_age": seen.act_age[rows],
+        "item": seen.next_item[made][filled],
+        "item_category": seen.next_category[made][filled],
+        "features": seen.next_features[made][filled],
+    }
+
+
+def _events(index: Array, columns: Columns, given: Given) -> dict[str, Array]:
+    """Columns of lists that say from which events they are."""
+    return {
+        "list_offset": columns.offset[index],
+        "list_ts": columns.ts[index],
+        "list_broker_ts": columns.broker_ts[index],
+        "list_user": columns.user[index],
+        "list_arm": given.event["arm"][index],
+    }
+
+
+def _raw(column: Array, dtype: DTypeLike) -> bytes:
     return column.astype(np.dtype(dtype).newbyteorder("<"), copy=False).tobytes()

@@ -11,12 +11,13 @@ from models.covisitation import Scratch
 from models.statistics import IMPRESSIONS_LONG
 from models.table import find
 from stream.rank.catalogue import Entries
-from stream.rank.decode import CLICK, IMPRESSION, SEARCH
+from stream.rank.decode import CLICK, IMPRESSION, PURCHASE, SEARCH
 from stream.rank.features import write_age, write_features
 from stream.rank.given import Given, Seen
 from stream.rank.history import touch
 from stream.rank.known import Known, Limits
 from stream.rank.list_features import lives
+from stream.rank.next_item import Pool, write_next
 from stream.rank.visitors import RING, Memory, Record
 
 NO_LIST = -1
@@ -35,6 +36,7 @@ def take_events(
     entries: Entries,
     limits: Limits,
     scratch: Scratch,
+    pool: Pool,
 ) -> None:
     """Process events in order: freeze features, find lists of feedback, update the visitors."""
     for i in range(len(given.event)):
@@ -51,6 +53,8 @@ def take_events(
                 seen.act_history[row, k] = own[k]["item"]
             write_age(seen.act_age[row], own, now)
             _find_list(event, act, lists, memory.ring, memory.head[0], limits.list_window)
+            if act["list_offset"] == NO_LIST and kind <= PURCHASE:
+                write_next(event, seen, memory, known, entries, limits, scratch, pool)
             _open_session(visitor, now, limits.session_gap)
             entry = find(entries.keys, entries.rows, event["item"])
             if entry >= 0:

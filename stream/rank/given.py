@@ -48,6 +48,17 @@ EVENT = np.dtype(
 )
 
 
+NEXT = np.dtype(
+    [
+        ("offset", np.int64),  # of the act
+        ("size", np.int64),  # of the list
+        ("act", np.int64),  # index among the feedbacks
+    ]
+)
+DRAWN = 32
+"""Items of a list that is made of an act: its own, and candidates that were not chosen."""
+
+
 class Given(NamedTuple):
     """What the kernel reads: n events, N items in all their impressions together."""
 
@@ -57,7 +68,10 @@ class Given(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the kernel writes, for B impressions with N items and K feedbacks, in the order of events."""
+    """What the kernel writes, for B impressions with N items and K feedbacks, in the order of events.
+
+    The last arrays have room for a list made of each feedback; see `stream.rank.next_item`.
+    """
 
     # per impression
     list: NDArray[Any]  # LIST [B]
@@ -71,6 +85,13 @@ class Seen(NamedTuple):
     act: NDArray[Any]  # ACT [K]
     act_history: NDArray[Any]  # uint64 [K, H]
     act_age: NDArray[Any]  # float32 [K, H]
+    # per list made of a feedback
+    next_count: NDArray[Any]  # int64 [1]: how many there are
+    next: NDArray[Any]  # NEXT [K]
+    next_item: NDArray[Any]  # uint64 [K, DRAWN]
+    next_category: NDArray[Any]  # uint16 [K, DRAWN]
+    next_features: NDArray[Any]  # float32 [K, DRAWN, F]
+    next_history_category: NDArray[Any]  # uint16 [K, H]
 
 
 def give(columns: Columns, visitor: Array, arm: Array, surface: Array) -> Given:
@@ -99,4 +120,11 @@ def blank(columns: Columns, history: int) -> Seen:
         act=np.zeros(k, ACT),
         act_history=np.empty((k, history), np.uint64),
         act_age=np.empty((k, history), np.float32),
+        # mostly not used: zeros that are not touched take no memory
+        next_count=np.zeros(1, np.int64),
+        next=np.zeros(k, NEXT),
+        next_item=np.zeros((k, DRAWN), np.uint64),
+        next_category=np.zeros((k, DRAWN), np.uint16),
+        next_features=np.zeros((k, DRAWN, F), np.float32),
+        next_history_category=np.zeros((k, history), np.uint16),
     )

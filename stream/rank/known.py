@@ -35,3 +35,4 @@ class Limits(NamedTuple):
     session_gap: int
     list_window: int
     exclude_bought: bool
+    next_per_second: int  # lists made of acts, see `stream.rank.next_item`

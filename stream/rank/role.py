@@ -26,6 +26,7 @@ from stream.rank.feedback import take_events
 from stream.rank.given import Given, Seen, blank, give
 from stream.rank.known import Limits
 from stream.rank.models import Slot
+from stream.rank.next_item import Pool
 from stream.rank.publish import Publisher
 from stream.rank.share import Share
 from stream.rank.visitors import ENTRY, SHOWN, VISITOR
@@ -80,9 +81,12 @@ class Rank:
             session_gap=int(settings.features.session_gap_s * 1000),
             list_window=int(settings.features.list_window_s * 1000),
             exclude_bought=settings.slate.exclude_purchased,
+            next_per_second=settings.features.next_per_second,
         )
         self.scratch = scratch(self.shape.history, self.shape.neighbours)
         self.publisher = Publisher(settings, self.shape, self.arms, self.limits, self.scratch)
+        candidates = settings.slate.candidates
+        self._offered = np.zeros(candidates, np.uint64), np.zeros(candidates, np.uint8)
         self._next_outcomes = 0.0
 
     def prepare(self) -> None:
@@ -261,16 +265,22 @@ class Rank:
 
     def _take(self, columns: Columns, given: Given, share: Share) -> Seen:
         seen = blank(columns, self.shape.history)
+        self._take_in(given, seen, share)
+        return seen
+
+    def _take_in(self, given: Given, seen: Seen, share: Share) -> None:
+        """Take events in; `seen` has room for what is written."""
+        fresh, catalogue = self.slots["fresh"], self.catalogue
         take_events(
             given,
             seen,
             share.visitors.memory,
-            self.slots["fresh"].known,
-            self.catalogue.known(),
+            fresh.known,
+            catalogue.known(),
             self.limits,
             self.scratch,
+            Pool(fresh.trending, catalogue.newest(len(self._offered[0])), fresh.alike, *self._offered),
         )
-        return seen
 
     def _given(self, columns: Columns, share: Share) -> Given:
         arm = self.arms.of(columns.user)

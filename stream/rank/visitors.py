@@ -80,6 +80,7 @@ class Memory(NamedTuple):
     ring: Array  # uint64 [RING]
     head: Array  # int64 [1]: 1 + items ever put into the ring
     spare: Array  # ENTRY [1], for what is being moved
+    quota: Array  # int64 [2]: newest second in which a list was made of an act, and how many were
 
 
 BY_ROW = ("visitor", "history", "lists")
@@ -93,6 +94,7 @@ def blank_memory(rows: int, history: int, lists: int) -> Memory:
         ring=np.zeros(RING, np.uint64),
         head=np.ones(1, np.int64),
         spare=np.zeros(1, ENTRY),
+        quota=np.zeros(2, np.int64),
     )
 
 
@@ -167,6 +169,7 @@ class Visitors:
             "rows": rows,
             "evicted": self.evicted,
             "head": head,
+            "quota": self.memory.quota.copy(),
             "ring": self.memory.ring[live % RING],
         }
 
@@ -186,6 +189,7 @@ class Visitors:
         self._free = np.flatnonzero(self.memory.visitor["user"] == 0)
         live = np.arange(max(0, head - RING), head)
         self.memory.head[0], self.memory.ring[live % RING] = head, kept["ring"]
+        self.memory.quota[:] = kept["quota"]
         self.evicted = kept["evicted"]
 
     def _admit(self, users: Array, in_use: Array) -> None:

@@ -28,7 +28,8 @@ AT_ONCE = 4096
 KEPT = 16_384
 """Lists that a checkpoint holds even when they are judged: late labels of older ones find nothing then."""
 
-LIST_COLUMNS = ("partition", "offset", "ts", "broker_ts", "arrived", "settled", "aside")
+SHOWN_COLUMNS = ("partition", "offset", "ts", "broker_ts", "unseen")
+LIST_COLUMNS = (*SHOWN_COLUMNS, "arrived", "settled", "aside")
 USER_COLUMNS = ("history", "history_category", "age")
 ITEM_COLUMNS = ("item", "category", "features", "place", "labels")
 
@@ -78,7 +79,7 @@ class Buffer:
         self._lists = _empty(
             capacity,
             partition=(np.int32, ()), offset=big, ts=big, broker_ts=big, arrived=big,
-            settled=flag, aside=flag,
+            unseen=flag, settled=flag, aside=flag,
             history=(np.uint64, history), history_category=(np.uint16, history), age=(np.float32, history),
         )  # fmt: skip
         tasks = (len(TASKS),)
@@ -113,8 +114,9 @@ class Buffer:
         count = len(shown)
         arrived = np.maximum.accumulate(np.maximum(shown.broker_ts, self._newest(now)))
         no = np.zeros(count, np.bool_)
-        known = {name: getattr(shown, name) for name in LIST_COLUMNS[:4]}
-        known |= {"arrived": arrived, "settled": no, "aside": no}
+        known = {name: getattr(shown, name) for name in SHOWN_COLUMNS}
+        # a list that nobody saw has its only label with it: there is nothing to wait for
+        known |= {"arrived": arrived, "settled": shown.unseen, "aside": no}
         known |= {name: getattr(shown.lists, name) for name in USER_COLUMNS}
         items = {name: getattr(shown.lists, name) for name in ITEM_COLUMNS}
         items |= {"score": guess.score, "p": guess.p, "frozen_score": frozen.score, "frozen_p": frozen.p}
@@ -140,7 +142,8 @@ class Buffer:
         """Lists that arrived at or before `until` (ms) become ready, whatever was learned of them."""
         numbers = self._arrived(self._waited, until)
         self._waited += len(numbers)
-        self._enqueue(numbers[~self._lists["aside"][numbers % self.capacity]])
+        slot = numbers % self.capacity
+        self._enqueue(numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]])
 
     def take(self, limit: int) -> tuple[Array, Array]:
         """Up to `limit` ready lists, longest ready first: their numbers, and which of them settle now.

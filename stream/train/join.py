@@ -13,7 +13,7 @@ import numpy as np
 from models.batch import TASKS, Array, F, Lists, Shape
 from stream.errors import Poison
 from stream.ids import RESERVED
-from stream.messages import LATEST_TS, MAX_LIST, Examples, decode_examples
+from stream.messages import LATEST_TS, MAX_LIST, OURS, UNSEEN, Examples, decode_examples
 
 COLUMNS: dict[str, tuple[type, str]] = {
     "list_offset": (np.int64, "B"),
@@ -49,7 +49,8 @@ COLUMNS: dict[str, tuple[type, str]] = {
 class Shown(NamedTuple):
     """Lists with what is known of them beside the model's input; columns [B].
 
-    `partition` and `offset` name the list: its event. `ts` and `broker_ts` in ms.
+    `partition` and `offset` name the list: its event. `ts` and `broker_ts` in ms. What nobody has seen
+    (`unseen`, bool) tells an order, and nothing of how often anything is clicked.
     """
 
     lists: Lists
@@ -58,6 +59,7 @@ class Shown(NamedTuple):
     ts: Array
     broker_ts: Array
     user: Array
+    unseen: Array
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -137,7 +139,11 @@ def decode(value: bytes | None, shape: Shape, partition: int, passed: int = -1) 
     shown = Shown(
         lists,
         np.full(len(lists), partition, np.int32),
-        *(columns[f"list_{name}"] for name in ("offset", "ts", "broker_ts", "user")),
+        columns["list_offset"],
+        columns["list_ts"],
+        columns["list_broker_ts"],
+        columns["list_user"],
+        columns["list_own"] == UNSEEN,
     )
     labels = Labels(
         np.full(len(columns["label_list"]), partition, np.int32),
@@ -174,6 +180,8 @@ def _check(columns: dict[str, Array]) -> None:
         raise Poison(f"list_size: not within 1 to {MAX_LIST}")
     if int(size.sum(dtype=np.int64)) != len(columns["item"]):
         raise Poison(f"item: {len(columns['item'])} rows, but lists of {int(size.sum())} together")
+    if (columns["list_own"] > UNSEEN).any():
+        raise Poison(f"list_own: not within 0 to {UNSEEN}")
     for name in ("label_task", "act_task"):
         if (columns[name] >= len(TASKS)).any():
             raise Poison(f"{name}: not within 0 to {len(TASKS) - 1}")
@@ -197,7 +205,7 @@ def _lists(columns: dict[str, Array], shape: Shape) -> Lists:
         item=columns["item"],
         category=columns["item_category"] % shape.categories,
         features=columns["features"],
-        place=(place * np.repeat(columns["list_own"] != 0, size)).astype(np.int16),
+        place=(place * np.repeat(columns["list_own"] == OURS, size)).astype(np.int16),
         history=columns["list_history"],
         history_category=columns["list_history_category"] % shape.categories,
         age=columns["list_age"],

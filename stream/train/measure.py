@@ -56,9 +56,11 @@ def count_learned(counts: Counts, partition: Array, broker_ts: Array, now: float
 def count_quality(counts: Counts, buffer: Buffer, numbers: Array) -> None:
     """Count how good the predictions of some lists were, made when they arrived, on the labels of now.
 
-    The second of ``quality`` and ``ranking`` is that of the list's broker time. Lag ``fresh`` is this
-    very model; ``frozen`` is counted for the lists that the frozen model predicted too.
+    Lists that nobody saw do not count. The second of ``quality`` and ``ranking`` is that of the list's
+    broker time. Lag ``fresh`` is this very model; ``frozen`` is counted for the lists that the frozen model
+    predicted too.
     """
+    numbers = numbers[~buffer.column("unseen", numbers)]
     lists = buffer.gather(numbers)
     fresh, frozen = buffer.guesses(numbers)
     partition, second = buffer.column("partition", numbers), buffer.column("broker_ts", numbers) // 1000

@@ -183,7 +183,9 @@ class Session:
                 rows.append((second, "dead", re.sub(r"\d+", "#", str(error)[:120]), 1))
                 continue
             self._inbox.append(batch)
-            rows.append((second, "lists", "", len(batch.shown)))
+            unseen = int(batch.shown.unseen.sum())
+            rows.append((second, "lists", "", len(batch.shown) - unseen))
+            rows.append((second, "unseen", "", unseen))
             rows.append((second, "labels", "", len(batch.labels.offset)))
             rows.append((second, "acts", "", len(batch.acts.item)))
         measure.count_health(self.counts, p, rows)
@@ -204,12 +206,16 @@ class Session:
         if len(shown):
             self.buffer.append(shown, self._predict(shown.lists), self._shadow(shown), self.time.ms)
             self.learner.observe(shown.lists.features)
-            ts = np.repeat(shown.ts, np.diff(shown.lists.start))
-            self.learner.count_lists(shown.lists.item, shown.lists.category, ts)
+            self._count_lists(shown)
         if len(labels.offset):
             self._join(labels)
         if len(acts.item):
             self.learner.count_acts(*acts)
+
+    def _count_lists(self, shown: Shown) -> None:
+        size = np.diff(shown.lists.start)
+        real, ts = np.repeat(~shown.unseen, size), np.repeat(shown.ts, size)
+        self.learner.count_lists(shown.lists.item[real], shown.lists.category[real], ts[real])
 
     def _predict(self, lists: Lists) -> Guess:
         """What the model says before it has learned anything of these lists."""
@@ -251,7 +257,9 @@ class Session:
             self._step(*self.buffer.take(LARGER * size if behind else size))
             replayed = 0 if behind else min(self.settings.replay, self._replays)
             for _ in range(replayed):
-                self.learner.learn(self.buffer.gather(self.buffer.replay(size, self.rng)), fresh=0)
+                past = self.buffer.replay(size, self.rng)
+                real = ~self.buffer.column("unseen", past)
+                self.learner.learn(self.buffer.gather(past), fresh=0, settled=real)
             self._replays -= replayed
             steps += LARGER if behind else 1 + replayed
         if self.buffer.waiting < size:

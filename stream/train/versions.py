@@ -16,7 +16,7 @@ from models import gate
 from models.batch import Array, Lists
 from models.gate import Verdict
 from models.learner import Learner
-from models.quality import list_losses
+from models.quality import list_losses, order_losses
 from models.served import Served
 from stream.checkpoint import Store
 from stream.errors import Fatal, Retryable
@@ -61,8 +61,9 @@ class Gate:
         self._learner.keep()
         newest = self._buffer.newest(SAMPLE, self._since)
         older = self._buffer.trusted(SAMPLE, self._rng, self._since)
-        self._border = len(newest)
-        self._lists: Lists = self._buffer.gather(np.concatenate([newest, older]))
+        self._border, numbers = len(newest), np.concatenate([newest, older])
+        self._lists: Lists = self._buffer.gather(numbers)
+        self._unseen = self._buffer.column("unseen", numbers)
         self._before = self._losses()
 
     def judge(self) -> Verdict:
@@ -80,7 +81,10 @@ class Gate:
     def _losses(self) -> Array:
         if not len(self._lists):
             return np.zeros(0)
-        return list_losses(self._lists.start, self._learner.predict(self._lists).p, self._lists.labels)
+        start, labels, guess = self._lists.start, self._lists.labels, self._learner.predict(self._lists)
+        # what nobody saw has no probabilities, only an order
+        order, all_tasks = order_losses(start, guess.score, labels), list_losses(start, guess.p, labels)
+        return np.where(self._unseen, order, all_tasks)
 
 
 def _tolerant(verdict: Verdict) -> Verdict:

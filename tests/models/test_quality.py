@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from models.batch import Array
+from models.losses import listwise
 from models.quality import (
     Histogram,
     auc,
@@ -12,6 +14,7 @@ from models.quality import (
     list_losses,
     log_loss,
     normalised_entropy,
+    order_losses,
     ranks,
 )  # fmt: skip
 
@@ -125,3 +128,14 @@ def test_list_loss_is_the_mean_over_items_of_the_sum_over_tasks() -> None:
     losses = list_losses(np.array([0, 2, 2, 3]), p, labels)
     first = -np.log([0.5 * 0.1 * 0.8, 0.6 * 0.7 * 0.9]).sum() / 2
     assert losses == pytest.approx([first, 0, -np.log(0.9 * 0.5 * 0.5)])
+
+
+def test_order_losses_are_those_that_are_learned_from() -> None:
+    random = np.random.default_rng(3)
+    start, score = np.array([0, 4, 4, 9, 12]), random.normal(0, 3, 12).astype(np.float32)
+    labels = np.array([1, 0, 0, 3, 0, 0, 0, 2, 4, 0, 1, 0], np.uint8)
+    of = torch.from_numpy(np.repeat(np.arange(4), np.diff(start)))
+    losses = order_losses(start, score, labels)
+    assert losses[[1, 2]].tolist() == [0, 0]
+    expected = listwise(torch.from_numpy(score), torch.from_numpy(labels & 1) > 0, of, 4)
+    assert losses.sum() / 2 == pytest.approx(expected.item(), rel=1e-5)

@@ -25,6 +25,7 @@ from stream.messages import (
 )  # fmt: skip
 from stream.rank.feedback import take_events
 from stream.rank.given import blank
+from stream.rank.next_item import Pool
 from stream.rank.slate import gather_offers, offers
 from tests.stream.rank.stage import SMALL, Stage, T
 
@@ -40,13 +41,17 @@ def run(path: Path, events: int = 160) -> dict[str, Array]:
     rank, slot = stage.rank, stage.rank.slots["fresh"]
     slot.known = slot.known._replace(**_known(rng))
     slot.group(rank.catalogue, T / 1000)
-    columns = rank._decode(stage.records(*(_event(rng, k) for k in range(events))), stage.share).columns
+    quiet = [Click(user_id=f"quiet-{k % 3}", ts=T + k, item_id=ITEMS[k % 7]) for k in range(20)]
+    records = stage.records(*(_event(rng, k) for k in range(events)), *quiet)
+    columns = rank._decode(records, stage.share).columns
     given = rank._given(columns, stage.share)
     seen = blank(columns, rank.shape.history)
     memory = stage.share.visitors.memory
     arguments = memory, slot.known, rank.catalogue.known(), rank.limits, rank.scratch
-    take_events(given, seen, *arguments)
     trending = np.array([hash_id(name) for name in ITEMS[7:10]], np.uint64)
+    room = np.zeros(SMALL.slate.candidates, np.uint64), np.zeros(SMALL.slate.candidates, np.uint8)
+    pool = Pool(trending, rank.catalogue.newest(16), slot.alike, *room)
+    take_events(given, seen, *arguments, pool)
     out = offers(SMALL.slate.candidates, rank.shape.history)
     users = np.arange(5)
     gather_offers(

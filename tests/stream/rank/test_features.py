@@ -24,7 +24,7 @@ SHAPE = Shape(
     half_life_short=3600, half_life_long=7200, history_half_life=600, near_half_life=1000,
 )  # fmt: skip
 A, B, C, D, UNKNOWN = (hash_id(name) for name in "ABCD?")
-LIMITS = Limits(session_gap=1_800_000, list_window=3_600_000, exclude_bought=True)
+LIMITS = Limits(session_gap=1_800_000, list_window=3_600_000, exclude_bought=True, next_per_second=20)
 HOUR = 3_600_000
 
 

@@ -42,6 +42,7 @@ def test_the_random_case_reaches_what_it_is_to_compare(compiled: dict[str, np.nd
     features = compiled["seen.features"]
     assert (features.std(0) > 0).mean() > 0.9
     assert set(compiled["offers.source"]) == set(range(len(SOURCES)))
+    assert compiled["seen.next_count"][0] > 5
     assert (compiled["seen.act.place"] >= 0).any()
     assert (compiled["seen.act.place"] < 0).any()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from models.batch import FEATURE, Array, F, Shape
-from stream.messages import Examples, encode_binary
+from stream.messages import UNSEEN, Examples, encode_binary
 from stream.train.join import COLUMNS
 
 T0 = 1_700_000_000_000
@@ -88,8 +88,8 @@ def acts(shape: Shape, offset: list[int], items: list[int], ts: int = T0) -> dic
 class World:
     """Lists of random items; an item's own appeal and its price decide on a click, seen one step later."""
 
-    def __init__(self, shape: Shape, seed: int = 0) -> None:
-        self.shape, self.rng = shape, np.random.default_rng(seed)
+    def __init__(self, shape: Shape, seed: int = 0, unseen: bool = False) -> None:
+        self.shape, self.rng, self.unseen = shape, np.random.default_rng(seed), unseen
         self.appeal = self.rng.normal(0, 1.5, ITEMS)
         self.offset = 0
         self._late: list[tuple[int, int, int]] = []
@@ -113,6 +113,8 @@ class World:
             "item_category": index.ravel() % 7,
             "features": features.reshape(-1, F),
         }
+        if self.unseen:
+            columns["list_own"] = [UNSEEN] * count
         columns |= labels([(offset, k, 0) for offset, k, _ in rows], ts)
         columns |= acts(self.shape, list(range(first + count, self.offset)), [item for *_, item in rows], ts)
         names = {i + 2: f"item{i}" for i in range(ITEMS)} if first == 0 else {}

@@ -7,7 +7,7 @@ import pytest
 
 from models.batch import TASKS, Array, Shape
 from stream.checkpoint import pack, unpack
-from stream.messages import encode_binary
+from stream.messages import OURS, UNSEEN, encode_binary
 from stream.train import buffer as buffer_module
 from stream.train.buffer import Buffer, Guess, Joined
 from stream.train.join import decode
@@ -28,8 +28,11 @@ def put(
     sizes: list[int] | None = None,
     now: int = 0,
     p: int = 0,
+    own: list[int] | None = None,
 ) -> None:
-    batch, _ = decode(encode_binary(message(SHAPE, p, **lists(SHAPE, offset, ts, sizes))), SHAPE, p)
+    columns = lists(SHAPE, offset, ts, sizes)
+    columns |= {} if own is None else {"list_own": own}
+    batch, _ = decode(encode_binary(message(SHAPE, p, **columns)), SHAPE, p)
     n = len(batch.shown.lists.item)
     buffer.append(batch.shown, guess(n, offset[0] / 100), guess(n, np.nan), now)
 
@@ -54,6 +57,20 @@ def test_a_click_makes_its_list_ready_at_once() -> None:
     numbers = take(buffer, 10)
     assert offsets(buffer, numbers) == [6]
     assert buffer.gather(numbers).labels.tolist() == [0, 0, 1]
+
+
+def test_a_list_that_nobody_saw_is_learned_once_and_never_as_a_probability() -> None:
+    buffer = Buffer(SHAPE, 10)
+    put(buffer, [5, 6], own=[UNSEEN, OURS])
+    label(buffer, (5, 0, 0), (6, 0, 0))
+    numbers, settles = buffer.take(10)
+    assert (offsets(buffer, numbers), settles.tolist()) == ([5, 6], [False, False])
+    buffer.wait(T0 + 1)
+    numbers, settles = buffer.take(10)
+    assert (offsets(buffer, numbers), settles.tolist()) == ([6], [True])
+    replayed = buffer.replay(50, np.random.default_rng(0))
+    assert set(offsets(buffer, replayed)) == {5, 6}
+    assert buffer.column("unseen", np.array([0, 1])).tolist() == [True, False]
 
 
 def test_a_late_label_makes_a_list_ready_again() -> None:

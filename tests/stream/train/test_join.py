@@ -7,7 +7,7 @@ import pytest
 
 from models.batch import F, Shape
 from stream.errors import Poison
-from stream.messages import encode_binary
+from stream.messages import OURS, UNSEEN, encode_binary
 from stream.train.join import concatenate, decode, merge, select
 from tests.stream.train.synthetic import T0, acts, labels, lists, message
 
@@ -43,6 +43,14 @@ def test_only_lists_of_ours_have_places() -> None:
     assert batch.shown.lists.place.tolist() == [1, 2, 0, 0, 0]
 
 
+def test_a_list_that_nobody_saw_has_no_places_and_says_so() -> None:
+    batch, _ = decode(encode_binary(message(SHAPE, **columns() | {"list_own": [UNSEEN, OURS]})), SHAPE, 0)
+    assert batch.shown.lists.place.tolist() == [0, 0, 1, 2, 3]
+    assert batch.shown.unseen.tolist() == [True, False]
+    both = merge([batch, batch]).shown
+    assert both.unseen.tolist() == [True, False, True, False]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -52,6 +60,7 @@ def test_only_lists_of_ours_have_places() -> None:
         ({"list_size": [2, 2]}, "item: 5 rows, but lists of 4"),
         ({"list_size": [5, 0]}, "list_size: not within 1 to 1000"),
         ({"list_size": [-1, 6]}, "list_size"),
+        ({"list_own": [0, 3]}, "list_own: not within 0 to 2"),
         ({"label_task": [0, 3]}, "label_task: not within 0 to 2"),
         ({"act_task": [7, 0]}, "act_task"),
         ({"features": np.full((5, F), np.nan)}, "features: not all are finite"),

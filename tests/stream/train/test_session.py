@@ -14,6 +14,7 @@ from models.batch import Array, F, Lists
 from models.learner import Learner
 from models.quality import Histogram, auc
 from models.served import Served
+from models.statistics import IMPRESSIONS_LONG
 from models.trainer import Prediction
 from stream.checkpoint import Store, pack, unpack
 from stream.errors import Fatal, Retryable
@@ -114,6 +115,17 @@ def test_predictions_get_better_as_the_stream_goes_on(stage: Stage) -> None:
     early, late = stage.quality(0, 4), stage.quality(12, 20)
     assert late > 0.75
     assert late > early + 0.1
+
+
+def test_lists_that_nobody_saw_teach_an_order_and_count_as_nothing_else(stage: Stage) -> None:
+    stage.world = World(stage.shape, unseen=True)
+    stage.turns(200)
+    stage.turns(60, per_turn=0)
+    assert insight(stage, stage.served()) > 0.7
+    assert (stage.health()["unseen"], stage.health()["lists"]) == (2000, 0)
+    assert stage.counted("quality") == stage.counted("ranking") == []
+    assert stage.served().rows["stats"][:, IMPRESSIONS_LONG].sum() == 0
+    assert stage.decisions()["rejected"] == 0
 
 
 def test_everything_is_counted_once(stage: Stage) -> None:
