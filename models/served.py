@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 
 from models.batch import Array, S, Shape
-from models.delta import Delta, apply_assigned, apply_blocks, decode_delta
+from models.delta import Assigned, Delta, apply_assigned, apply_blocks, decode_delta
 from models.scorer import Scorer
 from models.table import Table
 
@@ -42,6 +44,7 @@ class Served:
         self.rows = self._items | _category_arrays(shape)
         self._dense = {name: np.array(array) for name, array in delta.dense.items()}
         self._take(delta)
+        self._graph, self._where = delta.graph, (threads, device)
         learned = {name: self.rows[name] for name in ("embedding", "bias", "category")}
         dense = {name: array for name, array in self._dense.items() if name != PRIOR}
         self._scorer = Scorer(delta.graph, dense, learned, threads, device)
@@ -69,7 +72,20 @@ class Served:
             When the delta is damaged, or of another shape. Load a snapshot then.
         """
         self._take(decode_delta(delta, self.shape.schema))
-        self._scorer.refresh([*(n for n in self._dense if n != PRIOR), "embedding", "bias", "category"])
+        self._refresh()
+
+    def copy(self, into: Served | None = None) -> Served:
+        """An independent model that is as this one is now; written over an earlier copy, if there is one."""
+        none = Assigned(np.zeros(0, np.int64), np.zeros(0, np.uint64), [])
+        first = Delta(self.shape.schema, self._dense, none, [], graph=self._graph)
+        twin = Served(self.shape, first, *self._where) if into is None else into
+        twin.table, twin.names = deepcopy(self.table), list(self.names)
+        twin.trending = self.trending.copy()
+        for mine, its in ((self.rows, twin.rows), (self._dense, twin._dense)):
+            for name, array in mine.items():
+                np.copyto(its[name], array)
+        twin._refresh()
+        return twin
 
     def score(
         self,
@@ -89,6 +105,9 @@ class Served:
     def prior(self) -> Array:
         """Mean rates."""
         return self._dense[PRIOR]
+
+    def _refresh(self) -> None:
+        self._scorer.refresh([*(n for n in self._dense if n != PRIOR), "embedding", "bias", "category"])
 
     def _take(self, delta: Delta) -> None:
         for name, array in delta.dense.items():

@@ -178,6 +178,44 @@ def replay(
 
 
 @app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="The recording; may be gzipped.")],
+    format: Annotated[str, typer.Option(help="events, rees46, tmall or trivago.")] = "events",
+    sync: Annotated[
+        str, typer.Option(help="Also: the model renewed so often, as 1m,10m,1h,5h,never; second half.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many records.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of train.seed.")] = None,
+    turn: Annotated[
+        int, typer.Option(min=1, max=4096, help="Events between two versions of the model.")
+    ] = 256,
+    river: Annotated[bool, typer.Option(help="Compare with a linear model of river.")] = True,
+    settings: SettingsPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the model on a recorded stream: each list or item is predicted before it is learned from.
+
+    The stream goes through rank and train in this process, baselines beside them. What is printed is
+    the same for the same file and seed; how long it took goes to stderr.
+
+    Example: liverank evaluate events.jsonl.gz --sync 1m,1h,never
+    """
+    from stream.evaluate import Options
+    from stream.evaluate.command import intervals, run, to_json
+    from stream.evaluate.render import render
+
+    tree = _settings(settings)
+    if seed is not None:
+        tree = msgspec.structs.replace(tree, train=msgspec.structs.replace(tree.train, seed=seed))
+    options = Options(turn=turn, sync_ms=intervals(sync), linear=river)
+    figures = run(tree, file, format, limit, options, errors)
+    if as_json:
+        print(to_json(figures, file, format, tree, options))
+    else:
+        console.print(render(figures))
+
+
+@app.command()
 def check(settings: SettingsPath = None, as_json: AsJson = False) -> None:
     """Load the settings, reach every server, verify the topics.
 

@@ -1,6 +1,7 @@
 """What an operator should hear of: drift in CTR and log loss, and a few rules over the last minute.
 
-Plain readings in, `Alert` or nothing out: no clock, no database. The only file that imports river.
+Plain readings in, `Alert` or nothing out: no clock, no database. Two files import river: this one, and
+`stream.evaluate.linear`, whose models are no part of a running stack.
 """
 
 from __future__ import annotations

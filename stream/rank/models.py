@@ -63,6 +63,23 @@ class Slot:
         self._refresh(self.served)
         return True
 
+    def copy(self, into: Slot | None = None) -> Slot:
+        """A slot that goes on serving what this one serves now; written over `into`, an earlier copy.
+
+        Raises
+        ------
+        ValueError
+            When there is no model yet.
+        """
+        if self.served is None:
+            raise ValueError("there is no model to copy yet")
+        twin = into or Slot(self.shape)
+        twin.epoch, twin.n, twin.trained_through = self.epoch, self.n, self.trained_through
+        twin.alike = self.alike
+        twin.served = self.served.copy(twin.served)
+        twin._refresh(twin.served)
+        return twin
+
     def group(self, catalogue: Catalogue, now: float) -> None:
         """Group the catalogue by kind anew; a large one less often."""
         if now - self._grouped >= len(catalogue) / GROUPED_PER_S:

@@ -79,6 +79,23 @@ def test_chain_of_deltas_equals_snapshot(graphs: Path) -> None:
     same_rows(served, Served.load(learner.snapshot(), SHAPE))
 
 
+def test_copy_stays_as_it_is_until_it_is_written_over(graphs: Path) -> None:
+    rng, learner = np.random.default_rng(0), fresh(graphs)
+    served, batch = Served.load(learner.snapshot(), SHAPE), lists(rng, 20)
+    live(learner, rng, 3)
+    served.apply(learner.delta(BUDGET))
+    copy, before = served.copy(), learner.predict(batch)
+    same_rows(copy, served)
+    live(learner, rng, 3, MONDAY + 10_000)
+    served.apply(learner.delta(BUDGET))
+    kept = learner.predict_with(copy, batch)
+    np.testing.assert_allclose(kept.p, before.p, atol=1e-5)
+    assert abs(kept.p - learner.predict(batch).p).max() > 1e-3
+    assert served.copy(copy) is copy
+    same_rows(copy, served)
+    same_scores(learner, copy, batch)
+
+
 def test_deltas_that_do_not_fit_catch_up(graphs: Path) -> None:
     rng, learner = np.random.default_rng(0), fresh(graphs)
     served = Served.load(learner.snapshot(), SHAPE)
