@@ -65,7 +65,11 @@ FEATURES = (
     "category_last",  # 1 when the last touched item is of the same category
     "brand_share",
     "near_sum",  # co-visitation with the history, decayed by recency
-    "near_max",
+    "near_max",  # the largest part of near_sum
+    "near_last",  # co-visitation with the item touched last
+    "near_items",  # items of the history that it is a neighbour of
+    "next_sum",  # as near_sum, of pairs where the item came second; popularity is not divided out
+    "often_sum",  # how often it met the history's items, whatever the time between
     # the user's session
     "steps",  # log1p events in the session
     "session_age",  # log1p seconds

@@ -10,9 +10,14 @@ only. What is published for j is its top K, divided by the popularity p (faded a
 
     near_weight_ji = w_ji / (p_j p_i)^alpha
 
+and, for a ranker to weigh, of the same pairs two amounts as they are: ``near_next``, the part of w where
+the other item came after this one, and ``near_often``, how often the two met, whatever the time between.
+
 Rank adds this up over the k-th newest items j of a visitor's history, ``age`` seconds old:
 
     score(i) = sum_k 0.9^k x 2^(-age_k / history half-life) x near_weight_ji(now)
+
+What is published is coarse, since most of a model's update is neighbours.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from models.amounts import AMOUNTS
 from models.batch import Array
 from models.delta import Dirty, restore_rows, used_rows
 from models.pairs import count_pairs, publish_pairs, repeated
@@ -33,6 +39,13 @@ BACK = 0.9
 
 COUNTERS = 2
 """Pairs counted per item, in multiples of those published."""
+
+HEAVIEST = 65_504.0
+"""Largest number of 16 bits."""
+
+SUM, MOST, LAST, ITEMS, NEXT_SUM, OFTEN_SUM = range(6)
+SUMS = 6
+"""What is added up for a candidate, see `near_features`."""
 
 
 class Covisitation:
@@ -55,8 +68,10 @@ class Covisitation:
     ----------
     near : uint64 [R, K]
         Published neighbours, heaviest first; 0 where there is none.
-    near_weight : float32 [R, K]
+    near_weight : float16 [R, K]
         Their weights as of `near_at`.
+    near_next, near_often : uint8 [R, K]
+        As of then too; see `models.amounts`.
     near_at : int64 [R]
         Newest event of the row when it was published, ms.
     dirty : Dirty
@@ -87,13 +102,15 @@ class Covisitation:
         self.pair_half_life, self.half_life, self.alpha = pair_half_life, half_life, alpha
         self._table = table
         self._pairs = np.zeros((rows, counters), np.uint64)
-        self._weights = np.zeros((rows, counters), np.float32)
+        self._weights = np.zeros((rows, counters, 3), np.float32)
         self._mass = np.zeros(rows)
         self._base = np.zeros(rows, np.int64)
         self._last = np.zeros(rows, np.int64)
         self._stale = Dirty(rows)
         self.near = np.zeros((rows, neighbours), np.uint64)
-        self.near_weight = np.zeros((rows, neighbours), np.float32)
+        self.near_weight = np.zeros((rows, neighbours), np.float16)
+        self.near_next = np.zeros((rows, neighbours), np.uint8)
+        self.near_often = np.zeros((rows, neighbours), np.uint8)
         self.near_at = np.zeros(rows, np.int64)
         self.dirty = Dirty(rows)
 
@@ -120,10 +137,11 @@ class Covisitation:
     def refresh(self, limit: int | None = None) -> None:
         """Publish what was counted, for up to `limit` rows (None: all), the longest waiting first."""
         rows = self._stale.take(self._table.capacity if limit is None else limit)
-        publish_pairs(
+        weight = publish_pairs(
             rows, self._table.keys, self._table.rows, self._pairs, self._weights, self._mass, self._base,
-            self._last, self.near, self.near_weight, self.near_at, self.half_life, self.alpha,
+            self._last, self.near, self.near_next, self.near_often, self.near_at, self.half_life, self.alpha,
         )  # fmt: skip
+        self.near_weight[rows] = np.minimum(weight, HEAVIEST)
         self.dirty.mark(rows)
 
     def clear(self, rows: Array) -> None:
@@ -144,17 +162,25 @@ class Covisitation:
             restore_rows(array, state[name])
         self._stale.flags[:] = self._last > 0
 
-    def _arrays(self) -> dict[str, Array]:
+    def published(self) -> dict[str, Array]:
+        """The arrays that change with `dirty`, by name."""
         return {
+            "near": self.near,
+            "near_weight": self.near_weight,
+            "near_next": self.near_next,
+            "near_often": self.near_often,
+            "near_at": self.near_at,
+        }
+
+    def _arrays(self) -> dict[str, Array]:
+        counted: dict[str, Array] = {
             "pairs": self._pairs,
             "weights": self._weights,
             "mass": self._mass,
             "base": self._base,
             "last": self._last,
-            "near": self.near,
-            "near_weight": self.near_weight,
-            "near_at": self.near_at,
         }
+        return counted | self.published()
 
 
 class Scratch(NamedTuple):
@@ -163,8 +189,8 @@ class Scratch(NamedTuple):
     Attributes
     ----------
     ids : uint64 [slots], 0 where free
-    total, most : float32 [slots]
-        Sum and maximum of what the history's items give the candidate.
+    sums : float32 [slots, 6]
+        What the history's items give the candidate, see `near_features`.
     used : int32 [slots]
         Slots taken, in order.
     size : int64 [1]
@@ -172,8 +198,7 @@ class Scratch(NamedTuple):
     """
 
     ids: Array
-    total: Array
-    most: Array
+    sums: Array
     used: Array
     size: Array
 
@@ -181,16 +206,19 @@ class Scratch(NamedTuple):
 def scratch(history: int, neighbours: int) -> Scratch:
     """Working memory for histories of `history` items with `neighbours` each; one per thread."""
     slots = 1 << (2 * history * neighbours - 1).bit_length()
-    zeros = np.zeros(slots, np.float32)
     return Scratch(
-        np.zeros(slots, np.uint64), zeros, zeros.copy(), np.zeros(slots, np.int32), np.zeros(1, np.int64)
+        np.zeros(slots, np.uint64),
+        np.zeros((slots, SUMS), np.float32),
+        np.zeros(slots, np.int32),
+        np.zeros(1, np.int64),
     )
 
 
 @numba.njit(cache=True)
 def gather_near(
     scratch: Scratch, history: Array, age: Array, now: int, keys: Array, rows: Array, near: Array,
-    near_weight: Array, near_at: Array, history_half_life: float, half_life: float,
+    near_weight: Array, near_next: Array, near_often: Array, near_at: Array, history_half_life: float,
+    half_life: float,
 ) -> None:  # fmt: skip
     """Add up the neighbours of one visitor's history, as `top_near` and `near_features` read them.
 
@@ -204,8 +232,8 @@ def gather_near(
         ms
     keys, rows
         Of the item table (`models.table.Table`).
-    near, near_weight, near_at
-        As `Covisitation` publishes them.
+    near, near_weight, near_next, near_often, near_at
+        As `Covisitation` publishes them, the weights as float32.
     history_half_life, half_life
         Seconds: of the history's items, and of the pairs.
 
@@ -225,13 +253,20 @@ def gather_near(
             continue
         row = find(keys, rows, history[h])
         if row >= 0:
-            worth = (
-                back * decayed(1000.0 * age[h], history_half_life) * decayed(now - near_at[row], half_life)
-            )
+            left = decayed(now - near_at[row], half_life)
+            worth = back * decayed(1000.0 * age[h], history_half_life) * left
             for k in range(near.shape[1]):
                 if near[row, k] == EMPTY:
                     break
-                _gather(scratch, near[row, k], worth * near_weight[row, k])
+                sums = scratch.sums[_take_slot(scratch, near[row, k])]
+                weight = worth * near_weight[row, k]
+                sums[SUM] += weight
+                sums[MOST] = max(sums[MOST], weight)
+                if back == 1.0:
+                    sums[LAST] = left * near_weight[row, k]
+                sums[ITEMS] += 1.0
+                sums[NEXT_SUM] += worth * AMOUNTS[near_next[row, k]]
+                sums[OFTEN_SUM] += left * AMOUNTS[near_often[row, k]]
         back *= BACK
 
 
@@ -245,23 +280,31 @@ def _slot(ids: Array, id_: np.uint64) -> int:
 
 
 @numba.njit(cache=True)
-def _gather(scratch: Scratch, id_: np.uint64, weight: float) -> None:
+def _take_slot(scratch: Scratch, id_: np.uint64) -> int:
+    """The slot of a candidate, with sums of 0 where it is new."""
     slot = _slot(scratch.ids, id_)
     if scratch.ids[slot] == EMPTY:
-        scratch.ids[slot], scratch.total[slot], scratch.most[slot] = id_, 0.0, 0.0
+        scratch.ids[slot] = id_
+        scratch.sums[slot] = 0.0
         scratch.used[scratch.size[0]] = slot
         scratch.size[0] += 1
-    scratch.total[slot] += weight
-    scratch.most[slot] = max(scratch.most[slot], weight)
+    return slot
 
 
 @numba.njit(cache=True)
-def near_features(scratch: Scratch, id_: np.uint64) -> tuple[float, float]:
-    """(sum, max) that the history gathered gives one item; 0 where none is its neighbour."""
+def near_features(scratch: Scratch, id_: np.uint64, out: Array) -> None:
+    """Write what the history gathered gives one item; 0 where it is nobody's neighbour.
+
+    Parameters
+    ----------
+    out : float32 [6]
+        Of ``near_weight``: the sum by recency, its largest part, and what the newest item gives, whatever
+        its age; how many items give anything; the sum of ``near_next`` by recency; the sum of
+        ``near_often``, whatever the age of the items.
+    """
     slot = _slot(scratch.ids, id_)
-    if scratch.ids[slot] == EMPTY:
-        return 0.0, 0.0
-    return scratch.total[slot], scratch.most[slot]
+    for k in range(SUMS):
+        out[k] = scratch.sums[slot, k] if scratch.ids[slot] != EMPTY else 0.0
 
 
 @numba.njit(cache=True)
@@ -276,7 +319,7 @@ def top_near(scratch: Scratch, out: Array, weight: Array) -> int:
     count = 0
     for k in range(scratch.size[0]):  # by insertion: NumPy's sorting functions take seconds to compile
         slot = scratch.used[k]
-        total = scratch.total[slot]
+        total = scratch.sums[slot, SUM]
         at = min(count, len(out) - 1)
         if total <= 0 or (count == len(out) and total <= weight[at]):
             continue

@@ -267,9 +267,7 @@ class Learner:
                 categories.dirty,
                 owned=False,
             ),
-            Group(
-                {"near": pairs.near, "near_weight": pairs.near_weight, "near_at": pairs.near_at}, pairs.dirty
-            ),
+            Group(pairs.published(), pairs.dirty),
         ]
 
 

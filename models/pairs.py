@@ -1,6 +1,6 @@
 """Kernels of pair counting: what train does for `models.covisitation`, whose equations they follow.
 
-Per row of the item table: M counters (``pairs`` the other item's id, ``weights``), ``mass`` (faded
+Per row of the item table: M counters (``pairs`` the other item's id, ``weights`` [M, 3]), ``mass`` (faded
 acts), all as of the fixed time ``base``; ``last`` is the newest event.
 """
 
@@ -9,9 +9,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from models.amounts import to_byte
 from models.batch import Array
 from models.statistics import decayed
 from models.table import EMPTY, find
+
+NEAR, NEXT, OFTEN = range(3)
+"""What a pair is counted by: how near in time; that, where the other came after; met at all."""
 
 
 @numba.njit(cache=True)
@@ -28,22 +32,30 @@ def _forward(base: Array, mass: Array, weights: Array, row: int, ts: int, half_l
         fade = 2.0**-halvings
         mass[row] *= fade
         for m in range(weights.shape[1]):
-            weights[row, m] *= fade
+            for w in range(weights.shape[2]):
+                weights[row, m, w] *= fade
         base[row], halvings = ts, 0.0
     return float(2.0**halvings)
 
 
 @numba.njit(cache=True)
-def _add(pairs: Array, weights: Array, row: int, other: np.uint64, weight: float) -> None:
+def _add(
+    pairs: Array, weights: Array, row: int, other: np.uint64, near: float, after: float, often: float
+) -> None:
     """Add to one pair; a new one takes a free counter, or that of the lightest pair."""
-    lightest, least = 0, np.inf
+    counter, least = 0, np.inf
     for m in range(pairs.shape[1]):
         if pairs[row, m] == other:
-            weights[row, m] += weight
-            return
-        if weights[row, m] < least:
-            lightest, least = m, weights[row, m]
-    pairs[row, lightest], weights[row, lightest] = other, weight
+            counter = m
+            break
+        if weights[row, m, NEAR] < least:
+            counter, least = m, weights[row, m, NEAR]
+    if pairs[row, counter] != other:
+        pairs[row, counter] = other
+        weights[row, counter] = 0.0
+    weights[row, counter, NEAR] += near
+    weights[row, counter, NEXT] += after
+    weights[row, counter, OFTEN] += often
 
 
 @numba.njit(cache=True, inline="always")
@@ -78,8 +90,9 @@ def count_pairs(
             if to < 0:
                 continue
             weight = decayed(1000.0 * age[i, h], pair_half_life)
-            _add(pairs, weights, row, other, weight * mine)
-            _add(pairs, weights, to, items[i], weight * _forward(base, mass, weights, to, ts[i], half_life))
+            theirs = _forward(base, mass, weights, to, ts[i], half_life)
+            _add(pairs, weights, row, other, weight * mine, 0.0, mine)
+            _add(pairs, weights, to, items[i], weight * theirs, weight * theirs, theirs)
             last[to] = max(last[to], ts[i])
             stale[to] = True
 
@@ -87,11 +100,17 @@ def count_pairs(
 @numba.njit(cache=True)
 def publish_pairs(
     targets: Array, keys: Array, rows: Array, pairs: Array, weights: Array, mass: Array, base: Array,
-    last: Array, near: Array, near_weight: Array, near_at: Array, half_life: float, alpha: float,
-) -> None:  # fmt: skip
-    """Write the heaviest pairs of the rows `targets`, popularity divided out, heaviest first."""
+    last: Array, near: Array, near_next: Array, near_often: Array, near_at: Array, half_life: float,
+    alpha: float,
+) -> Array:  # fmt: skip
+    """Write the heaviest pairs of the rows `targets`, popularity divided out, heaviest first.
+
+    Returns their weights (float32 [targets, K]): kernels know no float16.
+    """
     score = np.empty(pairs.shape[1])
-    for row in targets:
+    near_weight = np.empty((len(targets), near.shape[1]), np.float32)
+    for i in range(len(targets)):
+        row = targets[i]
         fade = 2.0 ** ((base[row] - last[row]) / (1000.0 * half_life))
         for m in range(len(score)):
             other = -1 if pairs[row, m] == EMPTY else find(keys, rows, pairs[row, m])
@@ -100,10 +119,14 @@ def publish_pairs(
                 # both popularities as of this row's newest event
                 theirs = mass[other] * 2.0 ** ((base[other] - last[row]) / (1000.0 * half_life))
                 both = max(mass[row] * fade, 1.0) * max(theirs, 1.0)
-                score[m] = weights[row, m] * fade / both**alpha
+                score[m] = weights[row, m, NEAR] * fade / both**alpha
         order = np.argsort(-score, kind="mergesort")
         for k in range(near.shape[1]):
             m = order[k]
-            near[row, k] = pairs[row, m] if score[m] > 0.0 else EMPTY
-            near_weight[row, k] = score[m]
+            there = score[m] > 0.0
+            near[row, k] = pairs[row, m] if there else EMPTY
+            near_weight[i, k] = score[m]
+            near_next[row, k] = to_byte(weights[row, m, NEXT] * fade) if there else 0
+            near_often[row, k] = to_byte(weights[row, m, OFTEN] * fade) if there else 0
         near_at[row] = last[row]
+    return near_weight

@@ -25,9 +25,9 @@ class Served:
         Which item has which row.
     rows : dict[str, Array]
         Row arrays ``embedding`` [R, D], ``bias`` [R], ``category`` [C, D], ``stats`` [R, S], ``stats_at``,
-        ``first_seen`` [R], ``category_stats`` [C, S], ``category_stats_at`` [C], ``near``, ``near_weight``
-        [R, K], ``near_at`` [R]: see `models.statistics` and `models.covisitation`. The same arrays from
-        load to the end.
+        ``first_seen`` [R], ``category_stats`` [C, S], ``category_stats_at`` [C], ``near``, ``near_weight``,
+        ``near_next``, ``near_often`` [R, K], ``near_at`` [R]: see `models.statistics` and
+        `models.covisitation`. The same arrays from load to the end.
     names : list[str | None]
         Of each row.
     trending : uint64 [*]
@@ -130,6 +130,8 @@ def _item_arrays(shape: Shape) -> dict[str, Array]:
         "first_seen": np.zeros(r, np.int64),
         "near": np.zeros((r, k), np.uint64),
         "near_weight": np.zeros((r, k), np.float32),
+        "near_next": np.zeros((r, k), np.uint8),
+        "near_often": np.zeros((r, k), np.uint8),
         "near_at": np.zeros(r, np.int64),
     }
 

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from models.batch import FEATURE, Array
-from models.covisitation import Scratch, gather_near, near_features
+from models.covisitation import SUMS, Scratch, gather_near, near_features
 from models.statistics import write_category_features, write_item_features
 from models.table import find
 from stream.rank.catalogue import Entries
@@ -22,9 +22,6 @@ from stream.rank.visitors import DISMISSED, Memory
 
 NONE_PLACE = -30.0
 """A place difference where there is no place to compare with."""
-
-FORGOTTEN = np.float32(1e12)
-"""Seconds after which nothing is left of an act."""
 
 RECENCY = 0.9
 """Each history entry weighs so much of the one after it."""
@@ -47,7 +44,6 @@ CATEGORY_SHARE = FEATURE["category_share"]
 CATEGORY_LAST = FEATURE["category_last"]
 BRAND_SHARE = FEATURE["brand_share"]
 NEAR_SUM = FEATURE["near_sum"]
-NEAR_MAX = FEATURE["near_max"]
 STEPS = FEATURE["steps"]
 SESSION_AGE = FEATURE["session_age"]
 IDLE = FEATURE["idle"]
@@ -129,7 +125,7 @@ def write_features(
         )
         _write_own(row, item, own, now, session_start)
         _write_taste(row, category, brand, own)
-        row[NEAR_SUM], row[NEAR_MAX] = near_features(scratch, item)
+        near_features(scratch, item, row[NEAR_SUM : NEAR_SUM + SUMS])
         row[PRICE] = math.log1p(prices[i]) if prices[i] >= 0 else -1.0
         row[PRICE_TO_OWN] = log_ratio(prices[i], mean_price)
         row[SESSION_AGE] = log_seconds(now - session_start)
@@ -158,12 +154,11 @@ def write_age(out: Array, own: Array, now: int) -> None:
 @numba.njit(cache=True)
 def gather_neighbours(scratch: Scratch, own: Array, now: int, known: Known) -> None:
     """Add up the neighbours of a history in `scratch`; those of dismissed items count nothing."""
-    item, age = np.empty(len(own), np.uint64), np.empty(len(own), np.float32)
+    item, age = np.zeros(len(own), np.uint64), np.empty(len(own), np.float32)
     write_age(age, own, now)
     for k in range(len(own)):
-        item[k] = own[k]["item"]
-        if own[k]["flags"] & DISMISSED != 0:
-            age[k] = FORGOTTEN
+        if own[k]["flags"] & DISMISSED == 0:
+            item[k] = own[k]["item"]
     gather_near(
         scratch,
         item,
@@ -173,6 +168,8 @@ def gather_neighbours(scratch: Scratch, own: Array, now: int, known: Known) -> N
         known.rows,
         known.near,
         known.near_weight,
+        known.near_next,
+        known.near_often,
         known.near_at,
         known.history_half_life,
         known.near_half_life,

@@ -19,6 +19,8 @@ class Known(NamedTuple):
     category_stats_at: NDArray[Any]  # int64 [C]
     near: NDArray[Any]  # uint64 [R, K]
     near_weight: NDArray[Any]  # float32 [R, K]
+    near_next: NDArray[Any]  # uint8 [R, K]
+    near_often: NDArray[Any]  # uint8 [R, K]
     near_at: NDArray[Any]  # int64 [R]
     prior: NDArray[Any]  # float32 [4]
     total: float  # impressions (long) of all items

@@ -102,6 +102,8 @@ def _known(rng: np.random.Generator) -> dict[str, Array]:
         "stats": rng.random((16, 8)).astype(np.float32) * 30, "stats_at": rng.integers(T - 10**7, T, 16),
         "first_seen": rng.integers(T - 10**8, T, 16), "near_at": rng.integers(T - 10**7, T, 16),
         "near_weight": rng.random((16, 32)).astype(np.float32),
+        "near_next": rng.integers(0, 100, (16, 32), np.uint8),
+        "near_often": rng.integers(0, 100, (16, 32), np.uint8),
     }  # fmt: skip
 
 

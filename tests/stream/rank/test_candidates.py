@@ -59,8 +59,9 @@ class Scene:
             near[row, : len(neighbours)] = _codes("".join(neighbours))
             weight[row, : len(neighbours)] = list(neighbours.values())
         return known._replace(
-            keys=table.keys, rows=table.rows, near=near, near_weight=weight, near_at=np.full(64, T),
-            stats=np.zeros((64, 8), np.float32), stats_at=np.full(64, T),
+            keys=table.keys, rows=table.rows, near=near, near_weight=weight,
+            near_next=np.zeros((64, 4), np.uint8), near_often=np.zeros((64, 4), np.uint8),
+            near_at=np.full(64, T), stats=np.zeros((64, 8), np.float32), stats_at=np.full(64, T),
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from math import log, log1p
 import numpy as np
 import pytest
 
+from models.amounts import AMOUNTS
 from models.batch import FEATURE, FEATURES, Array, F, Shape
 from models.covisitation import scratch
 from models.table import Table
@@ -26,6 +27,8 @@ SHAPE = Shape(
 A, B, C, D, UNKNOWN = (hash_id(name) for name in "ABCD?")
 LIMITS = Limits(session_gap=1_800_000, list_window=3_600_000, exclude_bought=True, next_per_second=20)
 HOUR = 3_600_000
+AFTER, OFTEN = [70, 60], [100, 90]
+"""Bytes of the neighbour A: from B, from D."""
 
 
 def _catalogue() -> Catalogue:
@@ -44,6 +47,7 @@ def _known() -> Known:
         stats=np.zeros((16, 8), np.float32), stats_at=np.full(16, T - HOUR),
         first_seen=np.full(16, T - 2000),
         near=np.zeros((16, 2), np.uint64), near_weight=np.zeros((16, 2), np.float32),
+        near_next=np.zeros((16, 2), np.uint8), near_often=np.zeros((16, 2), np.uint8),
         near_at=np.full(16, T - 1_000_000),
     )  # fmt: skip
     # impressions, clicks, touches (short); impressions, clicks, touches, carts, purchases (long)
@@ -52,6 +56,8 @@ def _known() -> Known:
     known.category_stats_at[:] = T - HOUR
     known.near[5], known.near_weight[5] = [A, C], [0.8, 0.3]
     known.near[6, 0], known.near_weight[6, 0] = A, 0.5
+    known.near_next[5, 0], known.near_next[6, 0] = AFTER
+    known.near_often[5, 0], known.near_often[6, 0] = OFTEN
     return known
 
 
@@ -94,8 +100,8 @@ SHORT, LONG = 0.5, 2**-0.5
 CLICKS = LONG * (30 - 4 - 2)
 PAIRS = 2**-1
 """What 1,000 s leave of the pairs."""
-FROM_B = 2**-1 * PAIRS * 0.8
-FROM_D = 0.9**2 * 2**-1 * PAIRS * 0.5
+WORTH_B, WORTH_D = 2**-1 * PAIRS, 0.9**2 * 2**-1 * PAIRS
+FROM_B, FROM_D = WORTH_B * 0.8, WORTH_D * 0.5
 TASTE = 1 + 0.9 + 0.81
 
 EXPECTED = {
@@ -133,6 +139,10 @@ EXPECTED = {
     "brand_share": 0.9 / TASTE,
     "near_sum": FROM_B + FROM_D,
     "near_max": FROM_B,
+    "near_last": PAIRS * 0.8,
+    "near_items": 2,
+    "next_sum": WORTH_B * AMOUNTS[AFTER[0]] + WORTH_D * AMOUNTS[AFTER[1]],
+    "often_sum": PAIRS * AMOUNTS[OFTEN].sum(),
     "steps": log1p(6),
     "session_age": log1p(1200),
     "idle": log1p(5),
@@ -157,7 +167,7 @@ def test_an_item_of_which_nothing_is_known() -> None:
         "purchase_rate": 0.02, "item_age": -1, "price": -1, "price_rank": -1, "price_to_median": -1,
         "price_to_min": -1, "price_to_own": -1, "own_events": 0, "own_age": 0, "own_recency": 0, "seen": 0,
         "seen_age": -1, "seen_place": 0, "category_share": 0, "category_last": 0, "near_sum": 0,
-        "near_max": 0,
+        "near_max": 0, "near_last": 0, "near_items": 0, "next_sum": 0, "often_sum": 0,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
@@ -230,6 +240,7 @@ def test_what_was_dismissed_is_no_taste() -> None:
     memory = _memory()
     memory.history[1, 0]["flags"] = DISMISSED
     found = _of(_write([B, A, C], memory=memory), 1)
-    assert found["near_sum"] == found["near_max"] == pytest.approx(FROM_D)
+    assert found["near_sum"] == found["near_max"] == pytest.approx(FROM_D / 0.9)
+    assert found["near_items"] == 1
     assert found["category_last"] == 0
     assert found["category_share"] == pytest.approx(1 / 1.9)

@@ -153,7 +153,8 @@ def test_an_item_that_only_the_model_has_heard_of_has_its_name(shop: Stage) -> N
     slot.known = slot.known._replace(
         keys=table.keys, rows=table.rows, stats=np.zeros((4, 8), np.float32), stats_at=np.zeros(4, np.int64),
         first_seen=np.zeros(4, np.int64), near=np.zeros((4, 32), np.uint64),
-        near_weight=np.zeros((4, 32), np.float32), near_at=np.zeros(4, np.int64),
+        near_weight=np.zeros((4, 32), np.float32), near_next=np.zeros((4, 32), np.uint8),
+        near_often=np.zeros((4, 32), np.uint8), near_at=np.zeros(4, np.int64),
     )  # fmt: skip
     popular = shop.rank.publisher._choose(
         "popularity", slot, np.zeros(1, np.int64), np.zeros(1, np.int64), shop.rank.publisher._nobody,
