@@ -130,7 +130,9 @@ FROM (
 -- normal mixture), sqrt(2 (t rho^2 + 1) / (t rho^2) log(sqrt(t rho^2 + 1) / 0.05)), rho^2 set so that it is
 -- tightest near t = 10000 impressions; then stretched from normal to Student's t with B-1 degrees of
 -- freedom (first Cornish-Fisher term), because B buckets know the variance only so well.
--- The lift is r / r' - 1, its interval taken on the log scale.
+-- The lift is r / r' - 1. Its interval and that of the rate are taken on the log scale: clicks are rare and
+-- visitors differ, so a rate is skewed, and a symmetric interval around a low one misses what lies above it.
+-- Without a click there is no interval. Each interval holds at 95% on its own, not all pairs together.
 CREATE OR REPLACE VIEW {db}.lift AS
 WITH
     folded AS (
@@ -182,7 +184,8 @@ WITH
     )
 SELECT
     arm, against, impressions, clicks, buckets, ctr, error,
-    if(ctr < width * error, 0, ctr - width * error) AS ctr_low, ctr + width * error AS ctr_high,
+    ctr * exp(-width * error / nullIf(ctr, 0)) AS ctr_low,
+    ctr * exp(width * error / nullIf(ctr, 0)) AS ctr_high,
     ctr / nullIf(ctr_against, 0) - 1 AS lift,
     (lift + 1) * exp(-width_log * log_error) - 1 AS lift_low,
     (lift + 1) * exp(width_log * log_error) - 1 AS lift_high

@@ -164,8 +164,18 @@ def test_interval_is_the_confidence_sequence(store, put):
     z = math.sqrt(2 * (t + 1) / t * math.log(math.sqrt(t + 1) / 0.05))
     width = z * (1 + (z * z + 1) / (4 * 31))
     error = math.sqrt(32 / 31 * 32 * 100) / 32_000
-    close(fresh, error=error, ctr_low=0.1 - width * error, ctr_high=0.1 + width * error)
-    close(fresh, lift_low=math.exp(-width * error / 0.1) - 1, lift_high=math.exp(width * error / 0.1) - 1)
+    factor = math.exp(width * error / 0.1)
+    close(fresh, error=error, ctr_low=0.1 / factor, ctr_high=0.1 * factor)
+    close(fresh, lift_low=1 / factor - 1, lift_high=factor - 1)
+
+
+def test_without_a_click_there_is_no_interval(store, put):
+    put("experiment", experiment("fresh", [0, 0, 0]))
+    put("experiment", experiment("frozen", [1, 2, 3]))
+    fresh, frozen = store.query("SELECT * FROM {db}.experiment ORDER BY arm")
+    close(fresh, ctr=0.0, ctr_low=None, ctr_high=None, lift=-1.0, lift_low=None, lift_high=None)
+    close(frozen, lift=None, lift_low=None, lift_high=None)
+    assert 0 < frozen["ctr_low"] < frozen["ctr"] < frozen["ctr_high"]
 
 
 def test_lift_is_against_each_arm_and_all_others(store, put):
