@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -15,14 +16,34 @@ from models.columns import Column, pack_all, unpack_all
 from models.covisitation import Covisitation
 from models.delta import Dirty, Group, Owners, snapshot_delta, take_delta
 from models.export import cached
+from models.lagged import Weights, copy_weights
 from models.names import Names, by_id
-from models.served import PRIOR, Served
+from models.served import PRIOR
 from models.statistics import Statistics
 from models.table import Table
 from models.trainer import Prediction, Trainer
 
 TRENDING = 500
 """Items that are shipped as trending."""
+
+
+class Older(Protocol):
+    """An older copy of the model: `models.served.Served` or `models.lagged.Copy`."""
+
+    table: Table
+
+    def score(
+        self,
+        x: Array,
+        row: Array,
+        category: Array,
+        user: Array,
+        history_row: Array,
+        history_category: Array,
+        age: Array,
+        place: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """See `models.scorer.Scorer.score`."""
 
 
 class Learner:
@@ -111,16 +132,16 @@ class Learner:
         """Score lists with the newest weights."""
         return self.trainer.predict(lists)
 
-    def predict_with(self, served: Served, lists: Lists) -> Prediction:
+    def predict_with(self, older: Older, lists: Lists) -> Prediction:
         """Score lists with an older copy of the model."""
         cold = self.shape.cold
         return Prediction(
-            *served.score(
+            *older.score(
                 lists.features,
-                resolve(served.table.lookup(lists.item), lists.item, cold),
+                resolve(older.table.lookup(lists.item), lists.item, cold),
                 lists.category,
                 np.repeat(np.arange(len(lists)), np.diff(lists.start)),
-                resolve(served.table.lookup(lists.history), lists.history, cold),
+                resolve(older.table.lookup(lists.history), lists.history, cold),
                 lists.history_category,
                 lists.age,
                 lists.place,
@@ -187,6 +208,10 @@ class Learner:
     def frozen(self) -> bytes:
         """A snapshot for those who keep it as it is."""
         return self.snapshot()
+
+    def weights(self) -> Weights:
+        """A copy of what predicting needs, for `models.lagged`."""
+        return copy_weights(self.shape, self.table.ids, self.trainer.rows(), self.trainer.dense())
 
     def graph(self) -> bytes:
         """The scoring graph; the first call may take seconds."""

@@ -146,6 +146,6 @@ def line(report: Report, left: float) -> str:
     """
     arms = [f"{a.arm} {a.ctr:.2%}" for a in report.arms if a.ctr is not None]
     latency = [f"{f.kind.replace('_', ' ')} p50 {f.p50:.0f} ms p99 {f.p99:.0f} ms" for f in report.freshness]
-    auc = [f"AUC {q.auc:.3f}" for q in report.quality if (q.task, q.lag) == ("click", "fresh") and q.auc]
+    auc = [f"AUC {q.auc:.3f}" for q in report.quality if (q.task, q.lag) == ("click", "0") and q.auc]
     ctr = ["CTR " + ", ".join(arms)] if arms else []
     return "; ".join([f"{left:.0f} s left", *ctr, *auc, *latency])

@@ -143,7 +143,7 @@ BINS = """
     SELECT
         task, lag, bin, sum(q.count) AS count, sum(q.positives) AS positives,
         sum(q.predicted) AS predicted, sum(q.loss) AS loss
-    FROM {db}.quality_cube AS q FINAL GROUP BY task, lag, bin ORDER BY task, lag, bin
+    FROM {db}.quality_cube AS q FINAL GROUP BY task, lag, bin ORDER BY task, length(lag), lag, bin
 """
 RANKING = """
     SELECT

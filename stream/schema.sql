@@ -77,7 +77,8 @@ SELECT
 FROM {db}.freshness_cube AS f FINAL
 GROUP BY time, kind;
 
--- Per minute, task and lag of the model: each example scored before it was trained on.
+-- Per minute, task and lag of the model (0 the newest, 1m, 10m, frozen: the first minute's; the older ones on
+-- one user in 20): each example scored before it was trained on.
 -- auc: share of (positive, negative) pairs in order, those within one bin count half; log_loss: nats;
 -- calibration: predicted over observed positives; normalised_entropy: log loss over that of the base rate
 -- (He et al. 2014); ece: mean gap between predicted and observed rates over bins. mrr, ndcg (at 10): over

@@ -23,7 +23,7 @@ CTR = """
 LOG_LOSS = """
     SELECT toUnixTimestamp(second) AS second, task AS series, sum(loss) / sum(q.count) AS value
     FROM {db}.quality_cube AS q FINAL
-    WHERE lag = 'fresh' AND q.second > toDateTime({past}) AND q.second <= toDateTime({now})
+    WHERE lag = '0' AND q.second > toDateTime({past}) AND q.second <= toDateTime({now})
     GROUP BY second, series HAVING sum(q.count) > 0 ORDER BY second, series
 """
 COUNTS = """

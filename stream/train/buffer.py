@@ -35,7 +35,7 @@ ITEM_COLUMNS = ("item", "category", "features", "place", "labels")
 
 
 class Guess(NamedTuple):
-    """Predictions made at arrival: score [N] and probability of each task [N, T]; NaN where none was made."""
+    """Predictions made at arrival: score [N] and probability of each task [N, T]."""
 
     score: Array
     p: Array
@@ -87,7 +87,6 @@ class Buffer:
             self.room,
             item=(np.uint64, ()), category=(np.uint16, ()), features=(np.float32, (F,)), place=(np.int16, ()),
             labels=(np.uint8, ()), score=(np.float32, ()), p=(np.float32, tasks),
-            frozen_score=(np.float32, ()), frozen_p=(np.float32, tasks),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -98,7 +97,7 @@ class Buffer:
         """Lists that are ready to be learned from."""
         return len(self._queue)
 
-    def append(self, shown: Shown, guess: Guess, frozen: Guess, now: int) -> None:
+    def append(self, shown: Shown, guess: Guess, now: int) -> None:
         """Take lists in, with predictions that nothing of them has influenced; `now` is stream time, ms.
 
         A list counts as arrived at its broker time, or `now` where that is later: while old records
@@ -108,8 +107,8 @@ class Buffer:
         if half and (len(shown) > self.capacity or len(shown.lists.item) > self.room):
             for a, b in ((0, half), (half, len(shown))):
                 first, last = shown.lists.start[a], shown.lists.start[b]
-                own, other = (Guess(g.score[first:last], g.p[first:last]) for g in (guess, frozen))
-                self.append(pick(shown, np.arange(a, b)), own, other, now)
+                own = Guess(guess.score[first:last], guess.p[first:last])
+                self.append(pick(shown, np.arange(a, b)), own, now)
             return
         count = len(shown)
         arrived = np.maximum.accumulate(np.maximum(shown.broker_ts, self._newest(now)))
@@ -119,7 +118,7 @@ class Buffer:
         known |= {"arrived": arrived, "settled": shown.unseen, "aside": no}
         known |= {name: getattr(shown.lists, name) for name in USER_COLUMNS}
         items = {name: getattr(shown.lists, name) for name in ITEM_COLUMNS}
-        items |= {"score": guess.score, "p": guess.p, "frozen_score": frozen.score, "frozen_p": frozen.p}
+        items |= {"score": guess.score, "p": guess.p}
         self._write(np.diff(shown.lists.start), known, items)
 
     def label(self, labels: Labels) -> Joined:
@@ -193,13 +192,10 @@ class Buffer:
             **{name: self._lists[name][slot] for name in USER_COLUMNS},
         )
 
-    def guesses(self, numbers: Array) -> tuple[Guess, Guess]:
-        """What the fresh and the frozen model predicted when these lists arrived."""
-        columns = (
-            self._items[name][self._items_of(numbers)] for name in ("score", "p", "frozen_score", "frozen_p")
-        )
-        score, p, frozen_score, frozen_p = columns
-        return Guess(score, p), Guess(frozen_score, frozen_p)
+    def guesses(self, numbers: Array) -> Guess:
+        """What the model predicted when these lists arrived."""
+        item = self._items_of(numbers)
+        return Guess(self._items["score"][item], self._items["p"][item])
 
     def column(self, name: str, numbers: Array) -> Array:
         """One of `LIST_COLUMNS` of some lists."""

@@ -53,43 +53,38 @@ def count_learned(counts: Counts, partition: Array, broker_ts: Array, now: float
         counts.add(own, "freshness", dims, {"count": 1})
 
 
-def count_quality(counts: Counts, buffer: Buffer, numbers: Array) -> None:
-    """Count how good the predictions of some lists were, made when they arrived, on the labels of now.
+def count_quality(counts: Counts, buffer: Buffer, numbers: Array, lag: str, guess: Guess) -> None:
+    """Count how good a model's predictions of some lists were, on the labels of now.
 
     Lists that nobody saw do not count. The second of ``quality`` and ``ranking`` is that of the list's
-    broker time. Lag ``fresh`` is this very model; ``frozen`` is counted for the lists that the frozen model
-    predicted too.
+    broker time.
+
+    Parameters
+    ----------
+    lag
+        Name of the model: how much older it was than the newest.
+    guess
+        Its predictions of the items of these lists.
     """
-    numbers = numbers[~buffer.column("unseen", numbers)]
-    lists = buffer.gather(numbers)
-    fresh, frozen = buffer.guesses(numbers)
+    lists, seen = buffer.gather(numbers), ~buffer.column("unseen", numbers)
     partition, second = buffer.column("partition", numbers), buffer.column("broker_ts", numbers) // 1000
-    for own, at in sorted(set(zip(partition.tolist(), second.tolist(), strict=True))):
-        index = np.flatnonzero((partition == own) & (second == at))
-        part = select(lists, index)
+    for own, at in sorted(set(zip(partition[seen].tolist(), second[seen].tolist(), strict=True))):
+        index = np.flatnonzero(seen & (partition == own) & (second == at))
         item = items_of(lists.start, index)
-        for lag, guess in (("fresh", fresh), ("frozen", frozen)):
-            _count_guess(counts, own, at, lag, Guess(guess.score[item], guess.p[item]), part)
+        part = Guess(guess.score[item], guess.p[item])
+        _count_guess(counts, own, at, lag, part, select(lists, index))
 
 
 def _count_guess(counts: Counts, partition: int, second: int, lag: str, guess: Guess, lists: Lists) -> None:
-    made = ~np.isnan(guess.score)
     for t, task in enumerate(TASKS):
-        if not made.any():
-            return
-        h = quality.histogram(guess.p[made, t], lists.labels[made] >> t & 1)
+        h = quality.histogram(guess.p[:, t], lists.labels >> t & 1)
         dims: dict[str, Column] = {"second": second, "task": task, "lag": lag, "bin": h.bin}
         sums = {"count": h.count, "positives": h.positives, "predicted": h.predicted, "loss": h.loss}
         counts.add(partition, "quality", dims, sums)
     judged = quality.ranks(lists.start, guess.score, lists.labels)
-    whole = made[lists.start[:-1]][judged.list]
     counts.add(
         partition,
         "ranking",
         {"second": second, "lag": lag},
-        {
-            "lists": whole.astype(np.int64),
-            "reciprocal": judged.reciprocal * whole,
-            "ndcg": judged.ndcg * whole,
-        },
+        {"lists": 1, "reciprocal": judged.reciprocal, "ndcg": judged.ndcg},
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import TASKS, Array, Lists
+from models.batch import Array, Lists
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -31,8 +31,9 @@ from stream.messages import encode_binary
 from stream.settings import Settings, shape_of
 from stream.train import measure
 from stream.train.buffer import AT_ONCE, Buffer, Guess
-from stream.train.join import Batch, Labels, Shown, decode, merge, select
+from stream.train.join import Batch, Labels, decode, merge, select
 from stream.train.publish import Label, Publisher
+from stream.train.shadows import LAGS, Shadows
 from stream.train.streamtime import StreamTime
 
 BLOCK = 512
@@ -52,8 +53,8 @@ REPLAYS = 25
 TOGETHER = 512
 """Lists predicted at once: bounds memory."""
 
-SHADOW = 20
-"""One in this many users is also predicted by the frozen model."""
+NEWEST = "0"
+"""Lag of the model that learns."""
 
 COUNT_S = 1.0
 
@@ -92,6 +93,7 @@ class Session:
         self.settings, self.shape, self.learner = settings.train, shape_of(settings), learner
         self.partitions = partitions
         self.buffer = Buffer(self.shape, self.settings.buffer_lists)
+        self.shadows = Shadows(learner, LAGS)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
         self.time = StreamTime()
@@ -122,6 +124,7 @@ class Session:
             self._next_publish = now + self.settings.publish_s
             self._replays = REPLAYS
             outputs += self.publisher.publish(now)
+            self.shadows.turn(self.time.ms)  # the gate has just let it pass, or taken it back
         if now >= self._next_count:
             self._next_count = now + COUNT_S
             outputs += self._count()
@@ -139,6 +142,7 @@ class Session:
             "publisher": self.publisher.state(),
             "learner": self.learner.state(),
             "buffer": self.buffer.state(),
+            "shadows": self.shadows.state(),
             "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
             "passed": self._passed,
             "time": self.time.ms,
@@ -152,6 +156,7 @@ class Session:
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.learner.restore(state["learner"])
         self.buffer.restore(state["buffer"])
+        self.shadows.restore(state["shadows"])
         for p, counts in state["counts"].items():
             self.counts.restore(p, counts)
         self._passed = dict(state["passed"])
@@ -204,7 +209,8 @@ class Session:
         newest = int(max(shown.ts.max(initial=0), acts.ts.max(initial=0)))
         self.learner.see(np.concatenate([shown.lists.item, acts.item]), names, newest)
         if len(shown):
-            self.buffer.append(shown, self._predict(shown.lists), self._shadow(shown), self.time.ms)
+            self.shadows.predict(shown, self.buffer.head, self.publisher.versions.shadow)
+            self.buffer.append(shown, self._predict(shown.lists), self.time.ms)
             self.learner.observe(shown.lists.features)
             self._count_lists(shown)
         if len(labels.offset):
@@ -222,17 +228,6 @@ class Session:
         parts = [np.arange(a, min(a + TOGETHER, len(lists))) for a in range(0, len(lists), TOGETHER)]
         guesses = [self.learner.predict(select(lists, part)) for part in parts]
         return Guess(np.concatenate([g.score for g in guesses]), np.concatenate([g.p for g in guesses]))
-
-    def _shadow(self, shown: Shown) -> Guess:
-        """What the frozen model says, for a sample of the users."""
-        n = len(shown.lists.item)
-        guess = Guess(np.full(n, np.nan, np.float32), np.full((n, len(TASKS)), np.nan, np.float32))
-        frozen, sampled = self.publisher.versions.shadow, shown.user % np.uint64(SHADOW) == 0
-        if frozen is not None and sampled.any():
-            mine = np.repeat(sampled, np.diff(shown.lists.start))
-            lists = select(shown.lists, np.flatnonzero(sampled))
-            guess.score[mine], guess.p[mine] = self.learner.predict_with(frozen, lists)
-        return guess
 
     def _join(self, labels: Labels) -> None:
         number, new = self.buffer.label(labels)
@@ -280,10 +275,13 @@ class Session:
         """Judge the lists whose time has come, and publish what was counted."""
         due = self.time.ms - int(self.settings.evaluate_after_s * 1000)
         while len(numbers := self.buffer.judge(due)):
-            measure.count_quality(self.counts, self.buffer, numbers)
+            measure.count_quality(self.counts, self.buffer, numbers, NEWEST, self.buffer.guesses(numbers))
+            for lag, said in self.shadows.take(numbers).items():
+                measure.count_quality(self.counts, self.buffer, said.number, lag, said.guess)
             if len(numbers) < AT_ONCE:
                 break
         self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
+        self.shadows.forget(self.buffer.tail)
         gauges = {
             "buffer": len(self.buffer),
             "waiting": self.buffer.waiting,

@@ -103,14 +103,12 @@ def test_auc_counts_ties_half(store, put):
         "quality",
         """
         second task  lag   bin count positives predicted loss
-        0      click fresh 0   1     0         0.1       0.2
-        0      click fresh 1   2     1         0.8       1.4
-        30     click fresh 2   2     1         1.2       1.0
+        0      click 0     0   1     0         0.1       0.2
+        0      click 0     1   2     1         0.8       1.4
+        30     click 0     2   2     1         1.2       1.0
         """,
     )
-    put(
-        "quality", "second task lag bin count positives predicted loss\n 0 click fresh 2 2 1 1.2 1.0", block=1
-    )
+    put("quality", "second task lag bin count positives predicted loss\n 0 click 0 2 2 1 1.2 1.0", block=1)
     row = one(store.query("SELECT * FROM {db}.quality"))
     close(row, count=7, positives=3, auc=(5 + 5 / 2) / 12, log_loss=3.6 / 7, calibration=3.3 / 3)
     entropy = -(3 / 7 * math.log(3 / 7) + 4 / 7 * math.log(4 / 7))
@@ -122,9 +120,9 @@ def test_auc_of_negative_bins_in_order(store, put):
         "quality",
         """
         second task lag bin count positives predicted loss
-        0 cart fresh -80 3 0 0 0.1
-        0 cart fresh -1 1 1 0.5 0.1
-        0 click fresh 5 4 4 4 0.1
+        0 cart 0 -80 3 0 0 0.1
+        0 cart 0 -1 1 1 0.5 0.1
+        0 click 0 5 4 4 4 0.1
         """,
     )
     cart, click = store.query("SELECT * FROM {db}.quality ORDER BY task")
@@ -133,11 +131,11 @@ def test_auc_of_negative_bins_in_order(store, put):
 
 
 def test_ranking_stands_beside_the_click_task(store, put):
-    put("quality", "second task lag bin count positives\n 0 click fresh 0 4 1\n 0 cart fresh 0 4 1")
-    put("ranking", "second lag lists reciprocal ndcg\n 0 fresh 4 2 3\n 30 fresh 1 1 1\n 0 frozen 1 0.5 0.6")
+    put("quality", "second task lag bin count positives\n 0 click 0 0 4 1\n 0 cart 0 0 4 1")
+    put("ranking", "second lag lists reciprocal ndcg\n 0 0 4 2 3\n 30 0 1 1 1\n 0 frozen 1 0.5 0.6")
     rows = {(r["task"], r["lag"]): r for r in store.query("SELECT * FROM {db}.quality")}
-    close(rows["click", "fresh"], lists=5, mrr=0.6, ndcg=0.8, count=4, auc=0.5)
-    close(rows["cart", "fresh"], lists=0, mrr=None, ndcg=None)
+    close(rows["click", "0"], lists=5, mrr=0.6, ndcg=0.8, count=4, auc=0.5)
+    close(rows["cart", "0"], lists=0, mrr=None, ndcg=None)
     close(rows["click", "frozen"], lists=1, mrr=0.5, count=0, auc=None, log_loss=None)
 
 

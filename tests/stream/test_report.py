@@ -52,9 +52,9 @@ def test_percentiles_of_all_minutes_are_not_means_of_minutes(store, put):
 def test_auc_of_all_minutes_pools_the_scores(store, put):
     put(
         "quality",
-        "second task lag bin count positives loss\n 0 click fresh 8 2 1 1.4\n 60 click fresh 0 2 1 1.0",
+        "second task lag bin count positives loss\n 0 click 0 8 2 1 1.4\n 60 click 0 0 2 1 1.0",
     )
-    put("ranking", "second lag lists reciprocal ndcg\n 0 fresh 1 1 1\n 60 fresh 1 0.5 0.6")
+    put("ranking", "second lag lists reciprocal ndcg\n 0 0 1 1 1\n 60 0 1 0.5 0.6")
     [row] = read(store).quality
     assert (row.count, row.auc, row.log_loss) == (4, 0.5, pytest.approx(0.6))
     assert (row.mrr, row.ndcg) == (0.75, pytest.approx(0.8))
@@ -65,9 +65,9 @@ def test_report_agrees_with_the_view_on_quality(store, put):
         "quality",
         """
         second task lag bin count positives predicted loss
-        0 cart fresh -3 20 2 1.5 7.5
-        1 cart fresh 0 10 4 5.5 6.5
-        2 cart fresh 9 5 4 3.5 2.5
+        0 cart 0 -3 20 2 1.5 7.5
+        1 cart 0 0 10 4 5.5 6.5
+        2 cart 0 9 5 4 3.5 2.5
         """,
     )
     [view] = store.query("SELECT * FROM {db}.quality")

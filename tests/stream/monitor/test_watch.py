@@ -46,16 +46,16 @@ def test_feedback_without_a_list_is_not_in_the_rate(store, put):
     assert recorder.fed == [("fresh", 0, 0.1)]
 
 
-def test_log_loss_is_that_of_the_fresh_model(store, put):
+def test_log_loss_is_that_of_the_newest_model(store, put):
     recorder = Recorder()
     put(
         "quality",
         """
         second task lag bin count loss
-        0 click fresh 0 1 0.5
-        0 click fresh 1 3 0.5
+        0 click 0 0 1 0.5
+        0 click 0 1 3 0.5
         0 click frozen 0 1 9
-        9 click fresh 0 1 1
+        9 click 0 0 1 1
         """,
     )
     Series(LOG_LOSS, recorder).look(store, T0 + 100)

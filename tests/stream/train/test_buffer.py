@@ -34,7 +34,7 @@ def put(
     columns |= {} if own is None else {"list_own": own}
     batch, _ = decode(encode_binary(message(SHAPE, p, **columns)), SHAPE, p)
     n = len(batch.shown.lists.item)
-    buffer.append(batch.shown, guess(n, offset[0] / 100), guess(n, np.nan), now)
+    buffer.append(batch.shown, guess(n, offset[0] / 100), now)
 
 
 def label(buffer: Buffer, *rows: tuple[int, int, int], p: int = 0) -> Joined:
@@ -163,9 +163,8 @@ def test_predictions_stay_as_they_were_made() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [7])
     label(buffer, (7, 0, 0))
-    fresh, frozen = buffer.guesses(take(buffer, 10))
-    assert fresh.p == pytest.approx(np.full((3, len(TASKS)), 0.07))
-    assert np.isnan(frozen.score).all()
+    said = buffer.guesses(take(buffer, 10))
+    assert said.p == pytest.approx(np.full((3, len(TASKS)), 0.07))
 
 
 def test_what_is_set_aside_is_never_ready_again() -> None:
@@ -285,7 +284,7 @@ def observations(buffer: Buffer) -> list[Any]:
         numbers.tolist(),
         lists_.labels.tolist(),
         lists_.features.tolist(),
-        buffer.guesses(numbers)[0].p.tolist(),
+        buffer.guesses(numbers).p.tolist(),
     ]
 
 

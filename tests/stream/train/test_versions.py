@@ -52,7 +52,7 @@ def add(buffer: Buffer, first: int, count: int) -> None:
     rows = labels([(o, 0, 0) for o in range(first, first + count)])
     batch, _ = decode(encode_binary(message(SHAPE, **columns, **rows)), SHAPE, 0)
     n = len(batch.shown.lists.item)
-    buffer.append(batch.shown, guess(n), guess(n), T0)
+    buffer.append(batch.shown, guess(n), T0)
     buffer.label(batch.labels)
     buffer.take(count)
     buffer.judge(T0)
