@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,25 @@ from models.table import Table
 
 STEPS = 4
 """Copies per lag: a model that should be L old is L to L + L / STEPS old."""
+
+
+class Older(Protocol):
+    """An older copy of the model: `models.served.Served` or `Copy`."""
+
+    table: Table
+
+    def score(
+        self,
+        x: Array,
+        row: Array,
+        category: Array,
+        user: Array,
+        history_row: Array,
+        history_category: Array,
+        age: Array,
+        place: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """See `models.scorer.Scorer.score`."""
 
 
 class Weights(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -16,7 +15,7 @@ from models.columns import Column, pack_all, unpack_all
 from models.covisitation import Covisitation
 from models.delta import Dirty, Group, Owners, snapshot_delta, take_delta
 from models.export import cached
-from models.lagged import Weights, copy_weights
+from models.lagged import Older, Weights, copy_weights
 from models.names import Names, by_id
 from models.served import PRIOR
 from models.statistics import Statistics
@@ -25,25 +24,6 @@ from models.trainer import Prediction, Trainer
 
 TRENDING = 500
 """Items that are shipped as trending."""
-
-
-class Older(Protocol):
-    """An older copy of the model: `models.served.Served` or `models.lagged.Copy`."""
-
-    table: Table
-
-    def score(
-        self,
-        x: Array,
-        row: Array,
-        category: Array,
-        user: Array,
-        history_row: Array,
-        history_category: Array,
-        age: Array,
-        place: Array | None = None,
-    ) -> tuple[Array, Array]:
-        """See `models.scorer.Scorer.score`."""
 
 
 class Learner:

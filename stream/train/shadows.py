@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.batch import Array
-from models.lagged import Lagged
-from models.learner import Learner, Older
+from models.lagged import Lagged, Older
+from models.learner import Learner
 from stream.train.buffer import Guess
 from stream.train.join import Shown, select, starts
 
