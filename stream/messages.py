@@ -136,8 +136,11 @@ class Item(Struct, kw_only=True, frozen=True, gc=False):
     published_at: Timestamp | None = None
 
 
-class SlateItem(Struct, frozen=True, gc=False):
-    """One recommended item; `score` orders, the probabilities are per impression."""
+class SlateItem(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One recommended item; `score` orders, the probabilities are per impression.
+
+    `explored` is there, and true, where the item was drawn instead of ranked.
+    """
 
     item_id: str
     score: float
@@ -145,6 +148,7 @@ class SlateItem(Struct, frozen=True, gc=False):
     p_cart: float
     p_purchase: float
     source: str
+    explored: bool = False
 
 
 class ModelVersion(Struct, frozen=True, gc=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,38 @@ _SALT = np.uint64(0x9E3779B97F4A7C15)
 _CACHED_TRACES = 10_000
 
 
+ITEM_SHIFT = 40
+"""A trace names an item by the upper 24 bits of its hash: enough to find it in one list."""
+
+
+class Explored(NamedTuple):
+    """The place of a slate that was explored.
+
+    Attributes
+    ----------
+    item
+        Hash of the item that was drawn, shifted by `ITEM_SHIFT`.
+    pool
+        How many items it was drawn from, all alike probable; one of them is the arm's own choice.
+    odds
+        One in so many slates of this arm shows this item at this place because it was drawn.
+    chosen
+        Bit a is set where arm a, to choose from the same pool, would have put this item there.
+    """
+
+    item: int
+    pool: int
+    odds: int
+    chosen: int
+
+
+class Trace(NamedTuple):
+    """What a genuine trace says: code of the arm, and the explored place if there was one."""
+
+    arm: int
+    explored: Explored | None
+
+
 class Arms:
     """The arms that the settings name, by code; the strangers' slate has the code after the last.
 
@@ -31,7 +63,9 @@ class Arms:
     >>> arms.names, arms.of(np.array([5, 6], np.uint64)).tolist()
     (['fresh', 'default'], [0, 0])
     >>> arms.read(arms.trace(0, "1-7")), arms.read("fresh.1-7.forged")
-    (0, None)
+    (Trace(arm=0, explored=None), None)
+    >>> arms.trace(0, "1-7", Explored(0x5D20AA, pool=10, odds=2000, chosen=1)).rpartition(".")[0]
+    'fresh.1-7.5d20aa-10-2000-1'
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,7 +74,7 @@ class Arms:
         self.strangers = len(settings.arms)
         self._bounds = np.cumsum([arm.share for arm in settings.arms])[:-1]
         self._secret = settings.slate.trace_secret.encode()
-        self._read: dict[str, int | None] = {}
+        self._read: dict[str, Trace | None] = {}
 
     def of(self, users: Array) -> Array:
         """Arm (uint8 [n]) of each user hash (uint64 [n])."""
@@ -49,23 +83,35 @@ class Arms:
         arm: Array = np.searchsorted(self._bounds, share, side="right").astype(np.uint8)
         return arm
 
-    def trace(self, arm: int, version: str) -> str:
-        """Text that an impression echoes to say what was shown: arm, model version, signature."""
+    def trace(self, arm: int, version: str, explored: Explored | None = None) -> str:
+        """Text that an impression echoes to say what was shown: arm, model version, exploration."""
         text = f"{self.names[arm]}.{version}"
+        if explored is not None:
+            text += f".{explored.item:06x}-{explored.pool}-{explored.odds}-{explored.chosen:x}"
         return f"{text}.{self._sign(text)}"
 
-    def read(self, trace: str) -> int | None:
-        """The arm that a trace names; None when it was not signed here."""
+    def read(self, trace: str) -> Trace | None:
+        """What a trace says; None when it was not signed here, or says what these arms do not know."""
         if trace not in self._read:
             if len(self._read) > _CACHED_TRACES:
                 self._read.clear()
             text, _, signature = trace.rpartition(".")
-            name = text.partition(".")[0]
-            genuine = signature == self._sign(text) and name in self.names
-            self._read[trace] = self.names.index(name) if genuine else None
+            genuine = signature == self._sign(text)
+            self._read[trace] = self._parse(text) if genuine else None
         return self._read[trace]
 
+    def _parse(self, text: str) -> Trace | None:
+        name, _, *rest = text.split(".")
+        if name not in self.names:
+            return None
+        if not rest:
+            return Trace(self.names.index(name), None)
+        item, pool, odds, chosen = rest[0].split("-")
+        return Trace(self.names.index(name), Explored(int(item, 16), int(pool), int(odds), int(chosen, 16)))
+
     def _sign(self, text: str) -> str:
+        # bits of `chosen` are arms by number: with other arms they would be others
+        known = "/".join(self.names) if text.count(".") > 1 else ""
         return hashlib.blake2s(
-            text.encode("utf-8", "surrogatepass"), key=self._secret[:32], digest_size=6
+            (text + known).encode("utf-8", "surrogatepass"), key=self._secret[:32], digest_size=6
         ).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from models.batch import Shape
@@ -12,10 +13,11 @@ from models.covisitation import Scratch
 from stream.ids import hash_id
 from stream.log import Output, Records
 from stream.messages import STRANGER, ModelVersion, Position, Slate, SlateItem, encode_json
-from stream.rank.arms import Arms
+from stream.rank.arms import ITEM_SHIFT, Arms, Explored
 from stream.rank.candidates import SOURCES
 from stream.rank.catalogue import Catalogue
 from stream.rank.decode import IMPRESSION, OWN_SLATE, Columns
+from stream.rank.explore import Draw, Explorer, chooses
 from stream.rank.known import Limits
 from stream.rank.models import Slot
 from stream.rank.slate import USERS, Best, best_popular, best_scored, gather_offers, offers
@@ -38,6 +40,15 @@ class Due(NamedTuple):
     always: bool
 
 
+class Stock(NamedTuple):
+    """What slates are made from: visitors, models, items, and how many candidates each visitor gets."""
+
+    memory: Memory
+    slots: dict[str, Slot]
+    catalogue: Catalogue
+    limit: int
+
+
 class Publisher:
     """Makes slates; keeps the buffers, and what is published but not yet acknowledged."""
 
@@ -45,6 +56,7 @@ class Publisher:
         self, settings: Settings, shape: Shape, arms: Arms, limits: Limits, scratch: Scratch
     ) -> None:
         self.slate, self.arms, self.limits, self.scratch = settings.slate, arms, limits, scratch
+        self.explorer = Explorer(settings)
         self._buffers = offers(settings.slate.candidates, shape.history)
         self._published: list[tuple[int, float]] = []
         # strangers are a visitor without any event
@@ -54,7 +66,8 @@ class Publisher:
     def prepare(self, slot: Slot, catalogue: Catalogue) -> None:
         """Compile the kernels."""
         one = np.zeros(1, np.int64)
-        self._choose("fresh", slot, one, one, self._nobody, catalogue)
+        stock = Stock(self._nobody, {"fresh": slot}, catalogue, self.slate.candidates)
+        self._rank("fresh", one, one, stock, 1)
 
     def take_published(self) -> list[tuple[int, float]]:
         """Partition and broker time (ms) of the event behind each slate since the last call."""
@@ -79,19 +92,16 @@ class Publisher:
         everybody = _due(columns, visitor, self.arms)
         for one in everybody:
             due.setdefault(self.arms.models[one.arm], []).append(one)
+        stock = Stock(memory, slots, catalogue, self._limit(len(everybody)))
         outputs = []
         for model, group in due.items():
-            slot = _slot(slots, model)
             for k in range(0, len(group), USERS):
                 part = group[k : k + USERS]
                 rows = np.array([d.visitor for d in part], np.int64)
-                times = np.array([columns.ts[d.event] for d in part], np.int64)
-                for one, best in zip(
-                    part,
-                    self._choose(model, slot, rows, times, memory, catalogue, len(everybody)),
-                    strict=True,
-                ):
-                    output = self._slate(records, columns, one, best, memory, slot, catalogue, now)
+                times = columns.ts[[d.event for d in part]]
+                found = self._rank(model, rows, times, stock, self.explorer.ranked)
+                for one, best in zip(part, found, strict=True):
+                    output = self._slate(records, columns, one, best, stock, now)
                     if output is not None:
                         outputs.append(output)
                         self._published.append((records.partition, float(columns.broker_ts[one.event])))
@@ -101,15 +111,24 @@ class Publisher:
         """The slate for those who are not known, if its list has changed."""
         now_ms = int(now * 1000)
         one = np.zeros(1, np.int64)
-        (best,) = self._choose("fresh", slot, one, one + now_ms, self._nobody, catalogue)
+        stock = Stock(self._nobody, {"fresh": slot}, catalogue, self.slate.candidates)
+        (best,) = self._rank("fresh", one, one + now_ms, stock, self.slate.size)
         items = self._items(best, slot, catalogue)
         code = _list_hash(items)
         if not items or code == self._strangers:
             return []
         self._strangers = code
         position = Position(-1, -1, now_ms)
+        trace = self.arms.trace(self.arms.strangers, slot.version)
         slate = self._message(
-            STRANGER, f"{OWN_SLATE}{STRANGER}-{now_ms}", self.arms.strangers, items, slot, position, now_ms
+            STRANGER,
+            f"{OWN_SLATE}{STRANGER}-{now_ms}",
+            self.arms.strangers,
+            items,
+            slot,
+            position,
+            now_ms,
+            trace,
         )
         return [Output("recommendations", STRANGER.encode(), encode_json(slate))]
 
@@ -118,59 +137,65 @@ class Publisher:
         few = max(self.slate.candidates // FEWER, 2 * self.slate.size)
         return self.slate.candidates if due < FLOOD else min(few, self.slate.candidates)
 
-    def _choose(
-        self,
-        model: str,
-        slot: Slot,
-        rows: Array,
-        times: Array,
-        memory: Memory,
-        catalogue: Catalogue,
-        due: int = 1,
-    ) -> list[Best]:
-        """Best items of each of `rows`, who are among so many who are due a slate at once."""
-        popular, limit = model == "popularity", self._limit(due)
+    def _rank(self, model: str, rows: Array, times: Array, stock: Stock, size: int) -> list[Best]:
+        """The `size` best items of each of `rows`, as of `times` (ms)."""
+        popular, slot, catalogue = model == "popularity", _slot(stock.slots, model), stock.catalogue
         gather_offers(
             self._buffers,
             rows,
             times,
-            limit,
+            stock.limit,
             not popular,
             slot.trending,
-            catalogue.newest(limit),
+            catalogue.newest(stock.limit),
             slot.alike,
-            memory,
+            stock.memory,
             slot.known,
             catalogue.known(),
             self.limits,
             self.scratch,
         )
         if popular:
-            return best_popular(self._buffers, len(rows), self.slate.size)
-        return best_scored(self._buffers, len(rows), slot, self.slate.size)
+            return best_popular(self._buffers, len(rows), size)
+        return best_scored(self._buffers, len(rows), slot, size)
 
     def _slate(
-        self,
-        records: Records,
-        columns: Columns,
-        due: Due,
-        best: Best,
-        memory: Memory,
-        slot: Slot,
-        catalogue: Catalogue,
-        now: float,
+        self, records: Records, columns: Columns, due: Due, best: Best, stock: Stock, now: float
     ) -> Output | None:
-        items = self._items(best, slot, catalogue)
+        slot, catalogue, memory = _slot(stock.slots, self.arms.models[due.arm]), stock.catalogue, stock.memory
+        items = self._items(_part(best, slice(self.slate.size)), slot, catalogue)
         code = _list_hash(items)
         if not due.always and code == int(memory.visitor["published"][due.visitor]):
             return None
         memory.visitor["published"][due.visitor] = code
         user_id = columns.events[due.event].user_id
-        offset = int(columns.offset[due.event])
-        position = Position(records.partition, offset, int(columns.ts[due.event]))
+        offset, ts = int(columns.offset[due.event]), int(columns.ts[due.event])
+        explored = None
+        if draw := self.explorer.draw(due.arm, records.partition, offset, len(best.item)):
+            (item,) = self._items(_part(best, [draw.rank]), slot, catalogue)
+            items[draw.slot] = structs.replace(item, explored=True)
+            explored = self._explored(due, ts, best, draw, stock)
         slate_id = f"{OWN_SLATE}{records.partition}-{offset}"
-        slate = self._message(user_id, slate_id, due.arm, items, slot, position, int(now * 1000))
+        position, trace = (
+            Position(records.partition, offset, ts),
+            self.arms.trace(due.arm, slot.version, explored),
+        )
+        slate = self._message(user_id, slate_id, due.arm, items, slot, position, int(now * 1000), trace)
         return Output("recommendations", user_id.encode("utf-8", "replace"), encode_json(slate))
+
+    def _explored(self, due: Due, ts: int, best: Best, draw: Draw, stock: Stock) -> Explored:
+        """What the trace tells of it; every other model is asked what it would have chosen from the pool."""
+        item, pool = int(best.item[draw.rank]), best.item[draw.pool]
+        own = self.arms.models[due.arm]
+        chosen = {own: draw.rank == draw.slot}
+        rows, times = np.array([due.visitor], np.int64), np.array([ts], np.int64)
+        for model in {*self.arms.models[: self.arms.strangers]} - {own}:
+            (other,) = self._rank(model, rows, times, stock, stock.limit)
+            chosen[model] = chooses(other.item, pool, item)
+        bits = sum(
+            1 << arm for arm, model in enumerate(self.arms.models[: self.arms.strangers]) if chosen[model]
+        )
+        return Explored(item >> ITEM_SHIFT, len(pool), draw.odds, bits)
 
     def _items(self, best: Best, slot: Slot, catalogue: Catalogue) -> list[SlateItem]:
         return [
@@ -201,6 +226,7 @@ class Publisher:
         slot: Slot,
         position: Position,
         ts: int,
+        trace: str,
     ) -> Slate:
         return Slate(
             user_id=user_id,
@@ -210,15 +236,18 @@ class Publisher:
             items=items,
             model=ModelVersion(slot.version, slot.trained_through),
             event=position,
-            trace=self.arms.trace(arm, slot.version),
+            trace=trace,
             expires=ts + int(self.slate.expires_s * 1000),
         )
 
 
+def _part(best: Best, index: slice | list[int]) -> Best:
+    return Best(*(column[index] for column in best))
+
+
 def _slot(slots: dict[str, Slot], model: str) -> Slot:
     """The model to serve from; until there is a frozen one, the fresh one is what it will be."""
-    frozen = slots["frozen"]
-    return frozen if model == "frozen" and frozen.served is not None else slots["fresh"]
+    return slots["frozen"] if model == "frozen" and slots["frozen"].served is not None else slots["fresh"]
 
 
 def _due(columns: Columns, visitor: Array, arms: Arms) -> list[Due]:

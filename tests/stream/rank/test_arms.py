@@ -6,10 +6,11 @@ import pytest
 
 from stream.ids import hash_id
 from stream.rank import arms as module
-from stream.rank.arms import BUCKETS, Arms
+from stream.rank.arms import BUCKETS, Arms, Explored, Trace
 from stream.settings import THREE_ARMS, Settings, SlateSettings
 
 THREE = Settings(arms=THREE_ARMS)
+EXPLORED = Explored(item=0xABC, pool=10, odds=2000, chosen=0b101)
 USERS = np.array([hash_id(f"user-{i}") for i in range(30_000)], np.uint64)
 
 
@@ -33,7 +34,19 @@ def test_arms_and_buckets_are_independent() -> None:
 def test_a_trace_names_its_arm() -> None:
     arms = Arms(THREE)
     for code in range(4):
-        assert arms.read(arms.trace(code, "3-17")) == code
+        assert arms.read(arms.trace(code, "3-17")) == Trace(code, None)
+        assert arms.read(arms.trace(code, "3-17", EXPLORED)) == Trace(code, EXPLORED)
+
+
+def test_a_trace_is_short() -> None:
+    longest = Explored(item=(1 << 24) - 1, pool=1000, odds=10**6, chosen=(1 << 16) - 1)
+    assert len(Arms(THREE).trace(2, "100-100000", longest)) < 64
+
+
+def test_what_was_explored_means_nothing_to_other_arms() -> None:
+    traces = [Arms(THREE).trace(0, "1-1", explored) for explored in (None, EXPLORED)]
+    other = Arms(msgspec.structs.replace(THREE, arms=THREE_ARMS[::-1]))
+    assert [other.read(trace) for trace in traces] == [Trace(2, None), None]
 
 
 @pytest.mark.parametrize(

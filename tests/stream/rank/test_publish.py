@@ -12,7 +12,8 @@ from models.table import Table
 from stream.ids import hash_id
 from stream.log import Output
 from stream.messages import Click, Dismiss, Impression, Item, Search, Slate, slate_decoder
-from stream.rank.publish import FLOOD
+from stream.rank.arms import Trace
+from stream.rank.publish import FLOOD, Stock
 from stream.rank.slate import USERS
 from stream.settings import THREE_ARMS
 from tests.stream.rank.stage import SMALL, Stage, T
@@ -43,7 +44,7 @@ def test_a_slate_says_what_it_is_made_of(shop: Stage) -> None:
     assert (slate.user_id, slate.slate_id, slate.arm) == ("u", "lr-0-1", "fresh")
     assert (slate.event.partition, slate.event.offset, slate.event.ts) == (0, 1, T)
     assert (slate.model.version, slate.expires) == ("0-0", T + 86_400_000)
-    assert shop.rank.arms.read(slate.trace) == 0
+    assert shop.rank.arms.read(slate.trace) == Trace(0, None)
     assert _items(slate) == ["b", "c", "d"]
     assert slate.items[0].source == "new"
 
@@ -156,11 +157,11 @@ def test_an_item_that_only_the_model_has_heard_of_has_its_name(shop: Stage) -> N
         near_weight=np.zeros((4, 32), np.float32), near_next=np.zeros((4, 32), np.uint8),
         near_often=np.zeros((4, 32), np.uint8), near_at=np.zeros(4, np.int64),
     )  # fmt: skip
-    popular = shop.rank.publisher._choose(
-        "popularity", slot, np.zeros(1, np.int64), np.zeros(1, np.int64), shop.rank.publisher._nobody,
-        shop.rank.catalogue,
-    )  # fmt: skip
-    assert shop.rank.publisher._names(popular[0].item, slot, shop.rank.catalogue)[0] == "learned"
+    one, publisher = np.zeros(1, np.int64), shop.rank.publisher
+    popular = publisher._rank(
+        "popularity", one, one, Stock(publisher._nobody, {"fresh": slot}, shop.rank.catalogue, 16), 16
+    )
+    assert publisher._names(popular[0].item, slot, shop.rank.catalogue)[0] == "learned"
 
 
 def test_each_arm_has_its_own_model_and_the_frozen_one_waits_for_its_first(tmp_path: Path) -> None:
