@@ -309,6 +309,11 @@ CUBES: dict[str, Cube] = {
         {"second": "DateTime", "arm": "String", "bucket": "UInt8"},
         {"impressions": COUNT, "clicks": COUNT, "carts": COUNT, "purchases": COUNT, "revenue": REAL},
     ),
+    # explored places by who would have chosen what stood there, see `stream.rank.choices`
+    "choices": Cube(
+        {"second": "DateTime", "arm": "String", "policy": "String", "bucket": "UInt8"},
+        {"shown": COUNT, "matched": COUNT, "places": REAL, "weight": REAL, "squares": REAL, "clicks": REAL},
+    ),
     # second: truncated to the minute
     "items": Cube(
         {"second": "DateTime", "arm": "String", "item_id": "String"},

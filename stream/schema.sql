@@ -192,20 +192,61 @@ SELECT
     (lift + 1) * exp(width_log * log_error) - 1 AS lift_high
 FROM errors;
 
--- Arms side by side over everything stored; the lift is against the other arms together.
+-- Off-policy: at explored places, the click rate that each arm's choice would have, over everything stored,
+-- whoever's slate it was (policy `~uniform` draws); what is estimated and how: `stream/rank/choices.py`.
+-- ips, snips: the estimates; coverage: mean weight, 1 but for chance where the arm always has a choice;
+-- effective: sum(w)^2 / sum(w^2), how many places speak. low, high: around snips, as in `lift`, with
+-- `effective` for impressions and tightest near 1000 of them.
+CREATE OR REPLACE VIEW {db}.choices AS
+WITH
+    folded AS (
+        SELECT
+            policy, bucket, sum(x.shown) AS s, sum(x.matched) AS m, sum(x.places) AS g,
+            sum(x.weight) AS w, sum(x.squares) AS q, sum(x.clicks) AS c
+        FROM {db}.choices_cube AS x FINAL GROUP BY policy, bucket
+    ),
+    rates AS (
+        SELECT
+            policy, sum(s) AS shown, sum(m) AS matched, sum(g) AS places, sum(w) AS weight, sum(c) AS clicks,
+            weight * weight / nullIf(sum(q), 0) AS effective,
+            clicks / nullIf(places, 0) AS ips,
+            clicks / nullIf(weight, 0) AS snips,
+            countIf(w > 0) AS buckets,
+            arraySum((x, y) -> pow(y - ifNull(snips, 0) * x, 2), groupArray(w), groupArray(c)) AS spread
+        FROM folded GROUP BY policy
+    ),
+    errors AS (
+        SELECT
+            *,
+            sqrt(buckets / nullIf(buckets - 1, 0) * spread) / nullIf(weight, 0) AS error,
+            effective * (-2 * log(0.05) + log(1 - 2 * log(0.05))) / 1000 AS t,
+            sqrt(2 * (t + 1) / nullIf(t, 0) * log(sqrt(t + 1) / 0.05)) AS z,
+            z * (1 + (z * z + 1) / (4 * nullIf(buckets - 1, 0))) AS width
+        FROM rates
+    )
+SELECT
+    policy, shown, matched, effective, weight / nullIf(places, 0) AS coverage, ips, snips, error,
+    snips * exp(-width * error / nullIf(snips, 0)) AS low,
+    snips * exp(width * error / nullIf(snips, 0)) AS high
+FROM errors;
+
+-- Arms side by side over everything stored; the lift is against the other arms together. choice: click rate
+-- of the arm's choice at explored places of all arms, see `choices`.
 CREATE OR REPLACE VIEW {db}.experiment AS
 SELECT
     e.arm AS arm, e.impressions AS impressions, e.clicks AS clicks, e.carts AS carts,
     e.purchases AS purchases, e.revenue AS revenue, l.buckets AS buckets,
     l.ctr AS ctr, l.error AS error, l.ctr_low AS ctr_low, l.ctr_high AS ctr_high,
-    l.lift AS lift, l.lift_low AS lift_low, l.lift_high AS lift_high
+    l.lift AS lift, l.lift_low AS lift_low, l.lift_high AS lift_high,
+    c.snips AS choice, c.low AS choice_low, c.high AS choice_high
 FROM (
     SELECT
         arm, sum(x.impressions) AS impressions, sum(x.clicks) AS clicks, sum(x.carts) AS carts,
         sum(x.purchases) AS purchases, sum(x.revenue) AS revenue
     FROM {db}.experiment_cube AS x FINAL GROUP BY arm
 ) AS e
-INNER JOIN (SELECT * FROM {db}.lift WHERE against = 'others') AS l ON l.arm = e.arm;
+INNER JOIN (SELECT * FROM {db}.lift WHERE against = 'others') AS l ON l.arm = e.arm
+LEFT JOIN {db}.choices AS c ON c.policy = e.arm;
 
 -- One row per version and decision (snapshot, published, rejected).
 CREATE OR REPLACE VIEW {db}.models AS

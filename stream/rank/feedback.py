@@ -137,6 +137,8 @@ def _remember_list(event: Record, shown: Array, lists: Array, ring: Array, head:
     newest["offset"], newest["ts"], newest["slate"] = event["offset"], event["ts"], event["slate"]
     newest["start"], newest["size"] = head[0], size
     newest["arm"], newest["surface"] = event["arm"], event["surface"]
+    newest["explored"], newest["odds"] = event["explored"], event["odds"]
+    newest["pool"], newest["chosen"] = event["pool"], event["chosen"]
     for j in range(size):
         ring[(head[0] + j) % RING] = shown[first + j]
     head[0] += size
@@ -167,3 +169,5 @@ def _find_list(event: Record, act: Record, lists: Array, ring: Array, head: int,
         one = lists[found]
         act["list_offset"], act["place"] = one["offset"], place
         act["arm"], act["surface"] = one["arm"], one["surface"]
+        if place + 1 == one["explored"]:
+            act["odds"], act["pool"], act["chosen"] = one["odds"], one["pool"], one["chosen"]

@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.batch import Array, F
+from stream.rank.arms import ITEM_SHIFT, Trace
 from stream.rank.decode import IMPRESSION, Columns
+
+LAST_PLACE = 255
+"""An explored place after this one would not fit; slates are shorter."""
 
 LIST = np.dtype(
     [
@@ -24,6 +28,9 @@ ACT = np.dtype(
         ("place", np.int64),  # place in the list from 0, -1 without a list
         ("surface", np.uint16),  # the list's
         ("category", np.uint16),  # the item's
+        ("odds", np.float32),  # of the item, where it stands at the list's explored place; else 0
+        ("pool", np.uint16),
+        ("chosen", np.uint16),
         ("arm", np.uint8),  # the list's, else the user's
     ],
     align=True,
@@ -39,8 +46,12 @@ EVENT = np.dtype(
         ("last", np.int64),
         ("row", np.int64),  # index among the impressions, or among the feedbacks
         ("price", np.float32),
+        ("odds", np.float32),  # of its explored place, as its trace has them
+        ("pool", np.uint16),
+        ("chosen", np.uint16),
         ("surface", np.uint16),
         ("kind", np.uint8),
+        ("explored", np.uint8),  # its explored place, from 1; 0 none
         ("arm", np.uint8),  # the list's where its trace says so, else the user's
         ("own", np.uint8),  # 1 where the slate is one of ours
     ],
@@ -94,16 +105,36 @@ class Seen(NamedTuple):
     next_history_category: NDArray[Any]  # uint16 [K, H]
 
 
-def give(columns: Columns, visitor: Array, arm: Array, surface: Array) -> Given:
-    """Arrange the columns of a batch as the kernel reads them; `visitor`, `arm` and `surface` are [n]."""
-    event = np.empty(len(columns.ts), EVENT)
+def give(columns: Columns, visitor: Array) -> Given:
+    """Arrange the columns of a batch as the kernel reads them; `visitor` is [n].
+
+    Arms, surfaces and what was explored are still to be filled in.
+    """
+    event = np.zeros(len(columns.ts), EVENT)
     for name in ("offset", "ts", "item", "slate", "price", "kind", "own"):
         event[name] = getattr(columns, name)
     shows, acts = columns.kind == IMPRESSION, columns.kind < IMPRESSION
     event["row"] = np.where(shows, np.cumsum(shows), np.cumsum(acts)) - 1
-    event["visitor"], event["arm"], event["surface"] = visitor, arm, surface
+    event["visitor"] = visitor
     event["first"], event["last"] = columns.start[:-1], columns.start[1:]
     return Given(event, columns.shown, columns.shown_price)
+
+
+def tell(trace: Trace, given: Given, i: int) -> None:
+    """Let the impression at index `i` be what its trace says.
+
+    The explored place is where its item stands: a page may leave out items that were before it. One that is
+    not on the page was not explored.
+    """
+    event, explored = given.event[i], trace.explored
+    event["arm"] = trace.arm
+    if explored is None:
+        return
+    shown = given.shown[event["first"] : event["last"]] >> np.uint64(ITEM_SHIFT)
+    place = 1 + np.flatnonzero(shown == explored.item)[:1]
+    if len(place) and place[0] <= LAST_PLACE:
+        event["explored"], event["odds"] = place[0], explored.odds
+        event["pool"], event["chosen"] = explored.pool, explored.chosen
 
 
 def blank(columns: Columns, history: int) -> Seen:

@@ -20,10 +20,11 @@ from stream.messages import Impression, decode_item, decode_model, encode_binary
 from stream.rank import outcomes
 from stream.rank.arms import Arms
 from stream.rank.catalogue import Catalogue
+from stream.rank.choices import count_choices
 from stream.rank.decode import IMPRESSION, Columns, Decoded, decode
 from stream.rank.examples import encode_examples
 from stream.rank.feedback import take_events
-from stream.rank.given import Given, Seen, blank, give
+from stream.rank.given import Given, Seen, blank, give, tell
 from stream.rank.known import Limits
 from stream.rank.models import Slot
 from stream.rank.next_item import Pool
@@ -251,6 +252,7 @@ class Rank:
         given = self._given(columns, share)
         seen = self._take(columns, given, share)
         outcomes.count_events(self.counts, partition, columns, given, seen, self.arms.names, share.surfaces)
+        count_choices(self.counts, partition, columns, given, seen, self.arms.names)
         if quiet:
             return []
         outputs += encode_examples(self.shape.schema, records, columns, given, seen, self.items)
@@ -283,17 +285,16 @@ class Rank:
         )
 
     def _given(self, columns: Columns, share: Share) -> Given:
-        arm = self.arms.of(columns.user)
-        surface = np.zeros(len(columns.ts), np.uint16)
-        for i in np.flatnonzero(columns.kind == IMPRESSION):
+        given = give(columns, share.visitors.rows(columns.user))
+        given.event["arm"] = self.arms.of(columns.user)
+        for i in np.flatnonzero(columns.kind == IMPRESSION).tolist():
             event = columns.events[i]
             assert isinstance(event, Impression)
-            shown = None if event.trace is None else self.arms.read(event.trace)
-            if shown is not None:
-                arm[i] = shown
+            if event.trace is not None and (trace := self.arms.read(event.trace)) is not None:
+                tell(trace, given, i)
             if event.surface:
-                surface[i] = share.surface(event.surface)
-        return give(columns, share.visitors.rows(columns.user), arm, surface)
+                given.event["surface"][i] = share.surface(event.surface)
+        return given
 
 
 def _partition(unit: str) -> int:

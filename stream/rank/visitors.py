@@ -1,7 +1,7 @@
 """What rank remembers of the visitors of one partition, in flat arrays that kernels work on.
 
 A visitor has a row: history (distinct items, newest first), session, the lists shown lately. The
-items of those lists lie in a ring shared by the partition. About 1.3 kB per visitor.
+items of those lists lie in a ring shared by the partition. About 1.5 kB per visitor.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ SHOWN = np.dtype(
         ("size", np.int32),
         ("surface", np.uint16),
         ("arm", np.uint8),
+        ("explored", np.uint8),  # the explored place, from 1; 0 none
+        ("odds", np.float32),  # of that place, as the trace has them
+        ("pool", np.uint16),
+        ("chosen", np.uint16),
     ],
     align=True,
 )

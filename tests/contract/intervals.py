@@ -16,7 +16,7 @@ from stream.rank.arms import BUCKETS
 
 Array = NDArray[Any]
 
-ALPHA, TIGHTEST = 0.05, 10_000
+ALPHA, TIGHTEST, CHOICES = 0.05, 10_000, 1_000
 MINUTES, PAGE = 60, 10
 
 
@@ -53,17 +53,17 @@ def side(n: Array, c: Array) -> Side:
         return Side(total, buckets, rate, np.sqrt(buckets / (buckets - 1) * spread) / (total * rate))
 
 
-def width(n: Array, buckets: Array) -> Array:
-    """Standard errors that hold at every look."""
+def width(n: Array, buckets: Array, tightest: int = TIGHTEST) -> Array:
+    """Standard errors that hold at every look; fewest near so many impressions."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = n * (-2 * math.log(ALPHA) + math.log(1 - 2 * math.log(ALPHA))) / TIGHTEST
+        t = n * (-2 * math.log(ALPHA) + math.log(1 - 2 * math.log(ALPHA))) / tightest
         z = np.sqrt(2 * (t + 1) / t * np.log(np.sqrt(t + 1) / ALPHA))
         return z * (1 + (z * z + 1) / (4 * (buckets - 1)))
 
 
-def of_rate(arm: Side) -> Interval:
-    """As `ctr_low`, `ctr_high`."""
-    return _around(arm.rate, width(arm.n, arm.buckets) * arm.error)
+def of_rate(arm: Side, tightest: int = TIGHTEST) -> Interval:
+    """As `ctr_low`, `ctr_high`; with `CHOICES` as those of view `choices`."""
+    return _around(arm.rate, width(arm.n, arm.buckets, tightest) * arm.error)
 
 
 def of_lift(arm: Side, against: Side, factor: Array | None = None) -> Interval:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.contract.intervals import ALPHA, Side, Visitors, of_lift, of_rate, side, simulate
+from tests.contract.intervals import ALPHA, CHOICES, Side, Visitors, of_lift, of_rate, side, simulate
 
 STAY = Visitors(count=100, rate=0.05)
 COME_AND_GO = Visitors(count=30, rate=0.05, leave=True)
@@ -56,6 +56,18 @@ def test_sixty_looks_miss_the_truth_no_more_often_than_said(visitors, lift):
     against = arm(visitors, 2)
     assert of_lift(ours, against).ever_misses(lift) <= ALPHA
     assert of_rate(against).ever_misses(visitors.rate) <= ALPHA
+
+
+@pytest.mark.parametrize("visitors", [STAY, COME_AND_GO, DIFFER])
+def test_of_the_few_explored_places_of_a_choice_too(visitors):
+    """Every 20th place is explored, every 10th of these shows the choice: with one weight, a thin sample."""
+    rng = np.random.default_rng(3)
+    n, c = simulate(replace(visitors, pages=4 * visitors.pages), EXPERIMENTS, rng)
+    clicked, rest = (np.diff(x, axis=1, prepend=0).astype(np.int64) for x in (c, n - c))
+    clicked, rest = (rng.binomial(x, 1 / 200).cumsum(1) for x in (clicked, rest))
+    choice = side(clicked + rest, clicked)
+    assert 100 < choice.n[:, -1].mean() < 3000
+    assert of_rate(choice, CHOICES).ever_misses(visitors.rate) <= ALPHA
 
 
 def test_an_interval_for_one_look_would_miss_it():

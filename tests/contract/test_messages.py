@@ -153,7 +153,10 @@ def test_a_slate_comes_back_as_it_went() -> None:
         slate_id="lr-0-1",
         ts=TS,
         arm="fresh",
-        items=[SlateItem("a", 1.0, 0.1, 0.02, 0.01, "near")],
+        items=[
+            SlateItem("a", 1.0, 0.1, 0.02, 0.01, "near"),
+            SlateItem("b", 0.5, 0.1, 0.02, 0.01, "new", explored=True),
+        ],
         model=ModelVersion("1-2", TS),
         event=Position(0, 1, TS),
         trace="fresh.1-2.abc",

@@ -199,6 +199,47 @@ def test_lone_arm_has_a_rate_and_no_lift(store, put):
     close(one(store.query("SELECT * FROM {db}.experiment")), ctr=0.1, lift=None, lift_low=None)
 
 
+def test_choices_are_estimated_from_the_explored_places_of_all_arms(store, put):
+    # pools of 4, one of 5 slates explored at one of 2 places: weight 40, or 10 places stood for
+    put(
+        "choices",
+        """
+        second arm policy bucket shown matched places weight squares clicks
+        0 fresh  fresh  0 6 2 60 80  3200 40
+        1 fresh  fresh  0 0 0 0  0   0    40
+        0 frozen fresh  1 2 1 20 40  1600 0
+        0 fresh  frozen 0 6 0 60 0   0    0
+        """,
+    )
+    fresh, frozen = store.query("SELECT * FROM {db}.choices ORDER BY policy")
+    close(fresh, shown=8, matched=3, coverage=120 / 80, effective=120**2 / 4800, ips=80 / 80, snips=80 / 120)
+    # residuals 80 - 2/3 x 80 and 0 - 2/3 x 40
+    error = math.sqrt(2 / 1 * ((80 / 3) ** 2 + (80 / 3) ** 2)) / 120
+    t = 3 * (-2 * math.log(0.05) + math.log(1 - 2 * math.log(0.05))) / 1000
+    z = math.sqrt(2 * (t + 1) / t * math.log(math.sqrt(t + 1) / 0.05))
+    reach = z * (1 + (z * z + 1) / 4) * error / (2 / 3)
+    close(fresh, error=error, low=2 / 3 * math.exp(-reach), high=2 / 3 * math.exp(reach))
+    close(frozen, shown=6, matched=0, coverage=0.0, effective=None, ips=0.0, snips=None, low=None, high=None)
+
+
+def test_an_arm_stands_beside_the_value_of_its_choice(store, put):
+    put("experiment", experiment("fresh", [8, 12]))
+    put("experiment", experiment("frozen", [10, 10]))
+    put(
+        "choices",
+        """
+        second arm policy bucket shown matched places weight squares clicks
+        0 frozen fresh    0 1 1 10 40 1600 40
+        0 frozen fresh    1 1 1 10 40 1600 0
+        0 frozen ~uniform 0 1 1 10 10 100  0
+        """,
+    )
+    fresh, frozen = store.query("SELECT * FROM {db}.experiment ORDER BY arm")
+    close(fresh, choice=0.5, impressions=200)
+    assert 0 <= fresh["choice_low"] < 0.5 < fresh["choice_high"]
+    close(frozen, choice=None, choice_low=None, choice_high=None, impressions=200)
+
+
 def test_models_keep_every_decision(store, put):
     put(
         "models",
@@ -245,6 +286,6 @@ def test_same_alert_twice_is_one(store):
 
 
 def test_views_of_nothing_are_empty(store):
-    views = "ctr items diversity freshness quality experiment lift models health gauges truth alerts"
+    views = "ctr items diversity freshness quality experiment choices lift models health gauges truth alerts"
     for view in views.split():
         assert store.query(f"SELECT * FROM {{db}}.{view}") == [], view

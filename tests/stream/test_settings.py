@@ -146,3 +146,9 @@ def test_every_setting_can_be_set_by_a_variable() -> None:
 def test_rank_and_train_get_one_shape() -> None:
     shape = shape_of(_load(TRAIN_WIDTH="8", FEATURES_HISTORY="4", TRAIN_HALF_LIFE_SHORT_S="60"))
     assert (shape.width, shape.history, shape.half_life_short) == (8, 4, 60.0)
+
+
+def test_an_arm_explores_as_the_slates_do_unless_it_says_otherwise(tmp_path: Path) -> None:
+    arms = _load(FILE.replace('model = "fresh"', 'model = "fresh"\nexplore = 0.2'), tmp_path).arms
+    assert [arm.explore for arm in arms] == [0.2, None]
+    assert "explore" in _refusal(FILE + "explore = 1.5", tmp_path)

@@ -73,8 +73,8 @@ def _memory() -> Memory:
     entry[2] = (D, T - 600_000, -1, 1, 0, 0, 1, 0, 0, 0)
     memory.ring[1:7] = [C, A, B, A, A, C]
     memory.head[0] = 7
-    memory.lists[1, 0] = (8, T - 9000, 0, 4, 3, 0, 0)
-    memory.lists[1, 1] = (7, T - 90_000, 0, 1, 3, 0, 0)
+    lists = memory.lists[["offset", "ts", "start", "size"]]
+    lists[1, 0], lists[1, 1] = (8, T - 9000, 4, 3), (7, T - 90_000, 1, 3)
     return memory
 
 
