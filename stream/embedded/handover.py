@@ -41,11 +41,14 @@ def hand_over(settings: Settings, path: Path, environ: Mapping[str, str]) -> dic
 def toml(value: Any) -> str:
     """Plain data as a TOML value.
 
-    >>> toml({"a b": [1.5, True, "x"]})
+    TOML has no word for None: what is None is left out, and is the default again.
+
+    >>> toml({"a b": [1.5, True, "x"], "c": None})
     '{"a b" = [1.5, true, "x"]}'
     """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {toml(each)}" for key, each in value.items()) + "}"
+        pairs = (f"{json.dumps(key)} = {toml(each)}" for key, each in value.items() if each is not None)
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml, value)) + "]"
     if isinstance(value, float):
