@@ -26,13 +26,13 @@ from models.ranker import (
 )
 from models.table import Table
 
-ROW_RATE = 1.0
+ROW_RATE = 4.0
 """Rows learn at this many times the dense weights' rate. More would let them know by heart the few examples
 that each of them sees."""
 
 DECAY = 1.0
-"""Weight decay, in learning rates a step, beside the gradient (AdamW: Loshchilov and Hutter, arXiv 1711.05101):
-what is replayed is few examples at first, and is not to be known by heart."""
+"""Weight decay, in learning rates a step, beside the gradient (AdamW: Loshchilov and Hutter, arXiv
+1711.05101): what is replayed is few examples at first, and is not to be known by heart."""
 DECAYED = ("encode", "wide", "deep1", "deep1_item", "deep1_user", "deep2", "deep3")
 """Weights of what is put in; constants and scales keep theirs."""
 

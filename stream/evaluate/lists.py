@@ -177,7 +177,7 @@ class Guesses:
     def _note(self, numbers: Array) -> None:
         learner, buffer = self._session.learner, self._session.buffer
         lists = buffer.gather(numbers)
-        fresh = buffer.guesses(numbers)[0]
+        fresh = buffer.guesses(numbers)
         self._near.append(lists.features[:, FEATURE["near_sum"]])
         said = {self._fresh: fresh}
         for name, copy in self._copies.items():

@@ -22,7 +22,7 @@ from stream.rank.features import gather_neighbours
 from stream.rank.feedback import NO_LIST
 from stream.rank.given import Given, Seen, blank
 from stream.rank.models import Slot
-from stream.rank.publish import Publisher
+from stream.rank.publish import Publisher, Stock
 from stream.rank.role import Rank
 from stream.rank.share import Share
 from stream.rank.slate import Best
@@ -100,7 +100,8 @@ class OnDemand(Publisher):
     def order(self, moment: Moment, slot: Slot) -> Best:
         """All candidates of one visitor, best first."""
         rows, times = np.array([moment.visitor]), np.array([moment.now])
-        (best,) = self._choose("fresh", slot, rows, times, moment.memory, moment.catalogue)
+        stock = Stock(moment.memory, {"fresh": slot}, moment.catalogue, self.slate.candidates)
+        (best,) = self._rank("fresh", rows, times, stock, self.slate.size)
         return best
 
 

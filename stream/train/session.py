@@ -31,7 +31,7 @@ from stream.messages import encode_binary
 from stream.settings import Settings, shape_of
 from stream.train import measure
 from stream.train.buffer import AT_ONCE, Buffer, Guess
-from stream.train.join import Batch, Labels, decode, merge, select
+from stream.train.join import Batch, Labels, Shown, decode, merge, select
 from stream.train.publish import Label, Publisher
 from stream.train.shadows import LAGS, Shadows
 from stream.train.streamtime import StreamTime

@@ -42,6 +42,7 @@ def test_a_copy_predicts_what_the_model_did(learner: Learner) -> None:
 
 
 def test_an_item_that_lost_its_row_is_a_rare_one_again(learner: Learner) -> None:
+    train(learner, 2)
     weights = learner.weights()
     with_rows = Copy(SHAPE, learner.graph(), weights)
     shared = weights.id == 0

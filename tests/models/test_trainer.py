@@ -96,7 +96,7 @@ def test_function_stays_when_the_bins_move() -> None:
 
 def test_place_bias_is_learned_apart_from_the_score() -> None:
     t, rng = trainer(), np.random.default_rng(0)
-    for _ in range(150):
+    for _ in range(300):
         batch = lists(rng, 32)
         x = np.zeros_like(batch.features)
         labels = np.zeros((32, 8), np.uint8)

@@ -54,7 +54,7 @@ def naive(records, path):
     numbers = np.arange(buffer.tail, buffer.head)
     numbers = numbers[~buffer.column("unseen", numbers)]
     for number, shown in zip(numbers, (e for e in events if isinstance(e, Impression)), strict=True):
-        scores = buffer.guesses(np.array([number]))[0].score
+        scores = buffer.guesses(np.array([number])).score
         at = shown.items.index(clicked[shown.slate_id])
         reciprocal.append(1 / (1 + (scores > scores[at]).sum() + ((scores == scores[at]).sum() - 1) / 2))
     return reciprocal

@@ -268,7 +268,7 @@ def insight(stage: Stage, served: Served) -> float:
 
 
 def test_poisoned_labels_do_not_reach_the_ranks(stage: Stage) -> None:
-    stage.turns(200)
+    stage.turns(280)
     good = insight(stage, stage.served())
     before = stage.decisions()["rejected"]
     stage.turns(30, per_turn=40, flip=True)
