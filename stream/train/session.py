@@ -43,7 +43,7 @@ STEPS = 15
 """Training steps in one turn, or a few more: about 100 ms, then the log is polled again."""
 
 BEHIND_S = 0.5
-"""After so long with full batches waiting, nothing is replayed and batches are `LARGER` times as large, for
+"""After so long with full batches left over, nothing is replayed and batches are `LARGER` times as large, for
 which a list costs a third less: what is new must be learned within a second."""
 LARGER = 4
 
@@ -103,7 +103,7 @@ class Session:
         self._label_ts = self._sent_ms = 0
         self._replays = REPLAYS
         self._next_publish = self._next_count = 0.0
-        self._caught_up = np.inf
+        self._behind_since = np.inf
         if state is not None:
             self._restore(state)
         self.publisher = Publisher(
@@ -146,7 +146,7 @@ class Session:
             "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
             "passed": self._passed,
             "time": self.time.ms,
-            "next": [self._next_publish, self._next_count, self._caught_up],
+            "next": [self._next_publish, self._next_count, self._behind_since],
             "label_ts": self._label_ts,
             "replays": self._replays,
             "labels": np.array(labels, np.int64).reshape(-1, 3),
@@ -161,7 +161,7 @@ class Session:
             self.counts.restore(p, counts)
         self._passed = dict(state["passed"])
         self.time = StreamTime(state["time"])
-        self._next_publish, self._next_count, self._caught_up = state["next"]
+        self._next_publish, self._next_count, self._behind_since = state["next"]
         self._label_ts, self._replays = state["label_ts"], state["replays"]
         for n, p, ts in state["labels"].tolist():
             self._unlearned.setdefault(n, []).append((p, ts))
@@ -246,7 +246,7 @@ class Session:
         """
         self.buffer.wait(self.time.ms - int(self.settings.click_wait_s * 1000))
         size = self.settings.lists_per_batch
-        behind = now - self._caught_up > BEHIND_S
+        behind = now - self._behind_since > BEHIND_S
         enough, steps = (1 if now >= self._next_publish else size), 0
         while self.buffer.waiting >= enough and steps < STEPS:
             self._step(*self.buffer.take(LARGER * size if behind else size))
@@ -257,8 +257,7 @@ class Session:
                 self.learner.learn(self.buffer.gather(past), fresh=0, settled=real)
             self._replays -= replayed
             steps += LARGER if behind else 1 + replayed
-        if self.buffer.waiting < size:
-            self._caught_up = now
+        self._behind_since = np.inf if self.buffer.waiting < size else min(self._behind_since, now)
 
     def _step(self, numbers: Array, settles: Array) -> None:
         if not len(numbers):  # they waited so long that newer lists took their place

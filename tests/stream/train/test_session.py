@@ -203,7 +203,7 @@ class Diary(Learner):
 
 
 def test_the_past_is_replayed_so_often_a_second_and_not_at_all_by_who_is_behind(
-    settings: Settings, graphs: Path
+    settings: Settings, graphs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diary = Diary(shape_of(settings), device="cpu", graphs=graphs)
     diary.steps = []
@@ -213,11 +213,14 @@ def test_the_past_is_replayed_so_often_a_second_and_not_at_all_by_who_is_behind(
     assert REPLAYS <= sum(past for _, past in diary.steps) <= 3 * REPLAYS
     assert max(lists for lists, _ in diary.steps) == size
     diary.steps.clear()
-    for _ in range(3):
-        stage.now += 2 * BEHIND_S  # turns that take so long
-        stage.send(stage.world.step(40 * size, int(stage.now * 1000)))
-        stage.runner.once()
-    assert all(size < lists <= LARGER * size and not past for lists, past in diary.steps)
+    monkeypatch.setattr("stream.train.session.STEPS", 1)
+    stage.send(stage.world.step(100 * size, int(stage.now * 1000)))  # far more than such a turn learns
+    stage.turns(1, per_turn=0)
+    diary.steps.clear()
+    stage.now += BEHIND_S
+    stage.turns(1, per_turn=0)
+    assert LARGER * size >= diary.steps[0][0] > size
+    assert not any(past for _, past in diary.steps)
 
 
 def test_a_label_joins_a_list_of_the_same_message(stage: Stage) -> None:
