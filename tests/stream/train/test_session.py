@@ -214,7 +214,7 @@ def test_the_past_is_replayed_so_often_a_second_and_not_at_all_by_who_is_behind(
     assert max(lists for lists, _ in diary.steps) == size
     diary.steps.clear()
     monkeypatch.setattr("stream.train.session.STEPS", 1)
-    stage.send(stage.world.step(100 * size, int(stage.now * 1000)))  # far more than such a turn learns
+    stage.send(stage.world.step(40 * size, int(stage.now * 1000)))  # more than such a turn learns
     stage.turns(1, per_turn=0)
     diary.steps.clear()
     stage.now += BEHIND_S
