@@ -120,10 +120,10 @@ def test_predictions_get_better_as_the_stream_goes_on(stage: Stage) -> None:
 
 def test_lists_that_nobody_saw_teach_an_order_and_count_as_nothing_else(stage: Stage) -> None:
     stage.world = World(stage.shape, unseen=True)
-    stage.turns(200)
+    stage.turns(280)
     stage.turns(60, per_turn=0)
     assert insight(stage, stage.served()) > 0.7
-    assert (stage.health()["unseen"], stage.health()["lists"]) == (2000, 0)
+    assert (stage.health()["unseen"], stage.health()["lists"]) == (2800, 0)
     assert stage.counted("quality") == stage.counted("ranking") == []
     assert stage.served().rows["stats"][:, IMPRESSIONS_LONG].sum() == 0
     assert stage.decisions()["rejected"] == 0
