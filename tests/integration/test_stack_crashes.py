@@ -34,6 +34,7 @@ def test_roles_that_are_killed_come_back_and_the_counts_are_exact(stack: Up) -> 
         assert re.search(rf"{role} ended \(signal SIGKILL\) after [\d.]+ s; starting it again", stack.said)
 
 
+@pytest.mark.slow
 def test_rank_killed_twice_goes_on_from_its_checkpoint_and_counts_exactly(stack: Up) -> None:
     with Traffic(stack.client, "twice") as traffic:
         time.sleep(2.5)
@@ -48,6 +49,7 @@ def test_rank_killed_twice_goes_on_from_its_checkpoint_and_counts_exactly(stack:
     assert min(starts[-4:]) > 0
 
 
+@pytest.mark.slow
 def test_rank_stopped_for_longer_than_its_session_counts_exactly(stack: Up) -> None:
     with Traffic(stack.client, "asleep") as traffic:
         time.sleep(1)
