@@ -6,6 +6,8 @@ import re
 import signal
 import time
 
+import pytest
+
 from tests.integration.outside import ROLES, Up, until
 from tests.integration.traffic import Traffic, click_is_answered
 
