@@ -184,10 +184,11 @@ def order_losses(start: Array, score: Array, labels: Array) -> Array:
     counted = np.append(0, np.cumsum(clicked))
     clicks = counted[start[1:]] - counted[start[:-1]]
     losses = np.zeros(len(start) - 1)
-    for b in np.flatnonzero(clicks):
-        of = slice(start[b], start[b + 1])
-        s = score[of].astype(np.float64)
-        losses[b] = np.logaddexp.reduce(s) - (s * clicked[of]).sum() / clicks[b]
+    with np.errstate(invalid="ignore"):  # what is not finite stays so, for the gate to see
+        for b in np.flatnonzero(clicks):
+            of = slice(start[b], start[b + 1])
+            s = score[of].astype(np.float64)
+            losses[b] = np.logaddexp.reduce(s) - (s * clicked[of]).sum() / clicks[b]
     return losses
 
 

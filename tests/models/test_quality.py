@@ -130,6 +130,13 @@ def test_list_loss_is_the_mean_over_items_of_the_sum_over_tasks() -> None:
     assert losses == pytest.approx([first, 0, -np.log(0.9 * 0.5 * 0.5)])
 
 
+@pytest.mark.filterwarnings("error")
+def test_order_loss_of_scores_that_are_not_finite_is_not_either() -> None:
+    score, labels = np.array([np.nan, 0, 1, 0]), np.array([1, 0, 1, 0], np.uint8)
+    losses = order_losses(np.array([0, 2, 4]), score, labels)
+    assert np.isfinite(losses).tolist() == [False, True]
+
+
 def test_order_losses_are_those_that_are_learned_from() -> None:
     random = np.random.default_rng(3)
     start, score = np.array([0, 4, 4, 9, 12]), random.normal(0, 3, 12).astype(np.float32)
