@@ -55,7 +55,7 @@ class Shadows:
         self._said: dict[str, dict[int, Guess]] = {name: {} for name in (*lags, FROZEN)}
 
     def turn(self, now: int) -> None:
-        """The newest model is good as it is at `now` (stream time, ms; 0: unknown); the lagged ones follow."""
+        """The newest model is good as it is at `now` (stream time, ms; 0: unknown); lagged ones follow."""
         if not now:
             return
         if due := [lagged for lagged in self.lagged.values() if lagged.due(now)]:
