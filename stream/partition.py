@@ -6,14 +6,16 @@ librdkafka's own default (CRC32) puts most keys elsewhere: its producers set
 
 from __future__ import annotations
 
-import struct
 from functools import lru_cache
+
+import numba
 
 _SEED = 0x9747B28C
 _MULTIPLIER = 0x5BD1E995
 _MASK = 0xFFFFFFFF
 
 
+@numba.njit(cache=True)
 def murmur2(key: bytes) -> int:
     """32-bit MurmurHash2 of a key, unsigned, with Kafka's seed.
 
@@ -26,17 +28,21 @@ def murmur2(key: bytes) -> int:
     """
     size = len(key)
     h = _SEED ^ size
-    for word in struct.unpack_from(f"<{size // 4}I", key):
+    whole = size - size % 4
+    for k in range(0, whole, 4):
+        word = key[k] | key[k + 1] << 8 | key[k + 2] << 16 | key[k + 3] << 24
         word = word * _MULTIPLIER & _MASK
         word = (word ^ word >> 24) * _MULTIPLIER & _MASK
         h = h * _MULTIPLIER & _MASK ^ word
-    if rest := size % 4:
-        h = (h ^ int.from_bytes(key[-rest:], "little")) * _MULTIPLIER & _MASK
+    if whole < size:
+        for k in range(whole, size):
+            h ^= key[k] << 8 * (k - whole)
+        h = h * _MULTIPLIER & _MASK
     h = (h ^ h >> 13) * _MULTIPLIER & _MASK
     return h ^ h >> 15
 
 
-@lru_cache(maxsize=1 << 16)  # keys repeat, and the hash is a Python loop
+@lru_cache(maxsize=1 << 16)  # keys repeat
 def partition_of(key: bytes, count: int) -> int:
     r"""Partition of a key among `count`.
 

@@ -151,11 +151,11 @@ def blank(columns: Columns, history: int) -> Seen:
         act=np.zeros(k, ACT),
         act_history=np.empty((k, history), np.uint64),
         act_age=np.empty((k, history), np.float32),
-        # mostly not used: zeros that are not touched take no memory
+        # mostly not used: what is not touched takes no memory
         next_count=np.zeros(1, np.int64),
-        next=np.zeros(k, NEXT),
-        next_item=np.zeros((k, DRAWN), np.uint64),
-        next_category=np.zeros((k, DRAWN), np.uint16),
-        next_features=np.zeros((k, DRAWN, F), np.float32),
-        next_history_category=np.zeros((k, history), np.uint16),
+        next=np.empty(k, NEXT),
+        next_item=np.empty((k, DRAWN), np.uint64),
+        next_category=np.empty((k, DRAWN), np.uint16),
+        next_features=np.empty((k, DRAWN, F), np.float32),
+        next_history_category=np.empty((k, history), np.uint16),
     )

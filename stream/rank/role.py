@@ -100,6 +100,7 @@ class Rank:
         columns = self._decode(
             Records("events", NOWHERE, [0, 1], [10**12] * 2, [None] * 2, list(events)), share
         )[0]
+        self._routes(columns)
         given = self._given(columns, share)
         self._take(columns, given, share)
         self.publisher.prepare(self.slots["fresh"], self.catalogue)
@@ -241,8 +242,7 @@ class Rank:
         share = self.shares[partition]
         columns, dead, repeated = self._decode(records, share)
         self.counts.advance(partition, records.offsets[-1])
-        routes = np.array([self.routes[event.user_id] for event in columns.events], np.int64)
-        misrouted = np.flatnonzero(routes != partition)
+        misrouted = np.flatnonzero(self._routes(columns) != partition)
         outcomes.count_records(self.counts, records, columns, dead, repeated, misrouted)
         outputs = [dead_letter(records, d.record, d.reason, self.name, now) for d in dead]
         share.since_checkpoint += len(records.offsets)
@@ -264,6 +264,10 @@ class Rank:
     def _decode(self, records: Records, share: Share) -> Decoded:
         max_ahead = int(self.settings.features.max_ahead_s * 1000)
         return decode(records, self.users, self.items, share.recent, max_ahead)
+
+    def _routes(self, columns: Columns) -> Array:
+        """The partition (int64 [n]) that each event belongs to."""
+        return np.array([self.routes[event.user_id] for event in columns.events], np.int64)
 
     def _take(self, columns: Columns, given: Given, share: Share) -> Seen:
         seen = blank(columns, self.shape.history)

@@ -110,6 +110,11 @@ def _blank_rows(rows: int, history: int, lists: int) -> dict[str, Array]:
     }
 
 
+def _as_bytes(rows: Array) -> Array:
+    """The same rows, uint8 [R, *]: numpy copies records field by field, and bytes 20 times as fast."""
+    return rows.view(np.uint8).reshape(len(rows), rows.nbytes // max(1, len(rows)))
+
+
 class Visitors:
     """The visitors of one partition.
 
@@ -168,7 +173,7 @@ class Visitors:
         head = int(self.memory.head[0])
         # an increment still carries the whole live part of the ring: it is small beside the visitors
         live = np.arange(max(0, head - RING), head)
-        kept = {name: getattr(self.memory, name)[rows] for name in BY_ROW}
+        kept = {name: getattr(self.memory, name).take(rows, axis=0) for name in BY_ROW}
         return kept | {
             "rows": rows,
             "evicted": self.evicted,
@@ -187,7 +192,8 @@ class Visitors:
         if len(rows) and rows.max() >= len(self.memory.visitor):
             self._grow(int(rows.max()) + 1)
         lists = min(self.lists, kept["lists"].shape[1])
-        self.memory.visitor[rows], self.memory.history[rows] = kept["visitor"], kept["history"]
+        for name in ("visitor", "history"):
+            _as_bytes(getattr(self.memory, name))[rows] = _as_bytes(kept[name])
         self.memory.lists[rows, :lists] = kept["lists"][:, :lists]
         self.table.put(kept["visitor"]["user"], rows)
         self._free = np.flatnonzero(self.memory.visitor["user"] == 0)
@@ -203,8 +209,7 @@ class Visitors:
             self._evict(len(users) - len(self._free), in_use)
         rows, self._free = self._free[: len(users)], self._free[len(users) :]
         for name in BY_ROW:
-            array = getattr(self.memory, name)
-            array[rows] = np.zeros((), array.dtype)
+            _as_bytes(getattr(self.memory, name))[rows] = 0
         self.memory.visitor["user"][rows] = users
         self.table.put(users, rows)
 
@@ -226,7 +231,7 @@ class Visitors:
         before = len(self.memory.visitor)
         grown = _blank_rows(size, self.history, self.lists)
         for name, array in grown.items():
-            array[:before] = getattr(self.memory, name)
+            _as_bytes(array)[:before] = _as_bytes(getattr(self.memory, name))
         self.memory = self.memory._replace(**grown)
         self.touched = np.concatenate([self.touched, np.zeros(size - before, bool)])
         self._free = np.concatenate([self._free, np.arange(before, size)])

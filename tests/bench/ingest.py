@@ -25,6 +25,9 @@ from tests.bench.measure import Context, Figure, Spent, Watch, alternate, rates
 from tests.bench.servers import embedded_broker
 from tests.bench.world import CLICKS, LISTS, Mix, Pair, Traffic, World, batches, grow, new_rank
 
+RATE = 100_000
+"""Events a second of event time: what a core is to keep up with; lists made of acts are so many a second."""
+
 PATIENCE_S = 60.0
 Take = Callable[[Records], object]
 
@@ -34,7 +37,8 @@ def run(context: Context) -> list[Figure]:
     world = grow(context.directory, context.seconds, context.visits)
     figures = []
     for mix, size in ((CLICKS, context.size(60_000, 2_000)), (LISTS, context.size(24_000, 1_000))):
-        events = Traffic().events(mix, size, int(time.time() * 1000) - size)
+        start_ms = int(time.time() * 1000) - 1000 * size // RATE
+        events = Traffic().events(mix, size, start_ms, rate=RATE)
         with embedded_broker(world.settings.kafka) as kafka:
             figures += through_broker(context, world, kafka, mix, events)
         figures += in_memory(context, world, mix, events)

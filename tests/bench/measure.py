@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import statistics
@@ -101,6 +102,8 @@ def alternate(rounds: int, runs: Sequence[Callable[[], Spent]]) -> list[Spent]:
     >>> [spent.wall for spent in alternate(3, [run, run])]
     [2.0, 5.0]
     """
+    gc.collect()
+    gc.freeze()  # what earlier benches left is not this one's to look through
     taken = [[run() for run in runs] for _ in range(rounds)]
     return [
         Spent(statistics.median(s.wall for s in each), statistics.median(s.cpu for s in each))

@@ -67,8 +67,10 @@ class Traffic:
         self._rng = np.random.default_rng(seed)
         self._shown: dict[int, list[str]] = {}
 
-    def events(self, mix: Mix, count: int, start_ms: int = START_MS, users: int = USERS) -> list[Pair]:
-        """Keys and values of `count` events, 2,000 a second of event time."""
+    def events(
+        self, mix: Mix, count: int, start_ms: int = START_MS, users: int = USERS, rate: int = 2_000
+    ) -> list[Pair]:
+        """Keys and values of `count` events, `rate` a second of event time."""
         rng = self._rng
         user = rng.integers(0, users, count).tolist()
         shows = (rng.random(count) < mix.impressions).tolist()
@@ -76,7 +78,7 @@ class Traffic:
         return [
             self.impression(u, ts) if shown else self.feedback(u, ts, act)
             for u, shown, act, ts in zip(
-                user, shows, acts, (start_ms + np.arange(count) // 2).tolist(), strict=True
+                user, shows, acts, (start_ms + 1000 * np.arange(count) // rate).tolist(), strict=True
             )
         ]
 

@@ -24,7 +24,7 @@ from stream.messages import (
     Search,
 )  # fmt: skip
 from stream.rank.feedback import take_events
-from stream.rank.given import blank
+from stream.rank.given import Seen, blank
 from stream.rank.next_item import Pool
 from stream.rank.slate import gather_offers, offers
 from tests.stream.rank.stage import SMALL, Stage, T
@@ -58,7 +58,7 @@ def run(path: Path, events: int = 160) -> dict[str, Array]:
         out, users, np.full(5, T + 10**6), SMALL.slate.candidates, True, trending, rank.catalogue.newest(16),
         slot.alike, *arguments,
     )  # fmt: skip
-    found = {f"seen.{name}": array for name, array in seen._asdict().items()}
+    found = {f"seen.{name}": array for name, array in _made(seen)._asdict().items()}
     last = int(out.start[5])
     found |= {f"offers.{n}": a[:last] for n, a in out._asdict().items() if len(a) > len(out.age)}
     found |= {"offers.age": out.age[:5], "offers.history_row": out.history_row[:5]}
@@ -66,6 +66,16 @@ def run(path: Path, events: int = 160) -> dict[str, Array]:
     plain = {n: a[:10_000] for n, a in found.items() if not a.dtype.names}
     fields = {f"{n}.{f}": a[f] for n, a in found.items() for f in a.dtype.names or ()}
     return plain | fields
+
+
+def _made(seen: Seen) -> Seen:
+    """Without the room that lists made of acts have not taken."""
+    count = int(seen.next_count[0])
+    room = np.arange(seen.next_item.shape[1]) >= seen.next["size"][:count, None]
+    cut = {name: getattr(seen, name)[:count].copy() for name in seen._fields if name.startswith("next")}
+    for name in ("next_item", "next_category", "next_features"):
+        cut[name][room] = 0
+    return seen._replace(**cut | {"next_count": seen.next_count})
 
 
 def _item(i: int, rng: np.random.Generator) -> Item:
