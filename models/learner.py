@@ -132,14 +132,14 @@ class Learner:
         self,
         lists: Lists,
         learning_rate: float | None = None,
-        fresh: int | None = None,
         settled: Array | None = None,
+        again: bool = False,
     ) -> float:
         """Take one step; returns the loss before it, NaN where it was not finite (no step then).
 
-        Put the `fresh` new lists first, replayed ones after them, see `Trainer.learn`.
+        Parameters are those of `Trainer.learn`.
         """
-        return self.trainer.learn(lists, learning_rate, fresh, settled)
+        return self.trainer.learn(lists, learning_rate, settled, again)
 
     def count_lists(self, items: Array, categories: Array, ts_ms: Array) -> None:
         """Count impressions: uint64, uint16, int64 (ms) [N]."""

@@ -1,9 +1,10 @@
 """The ranking model as pure functions of named weights: the same code trains, predicts and is exported.
 
-An item is its row plus its category's row; a user is the decayed mean of the history's items; numbers are
-encoded piecewise linearly (Gorishniy et al., arXiv 2203.05556). A deep tower, a wide part on the same
-encoding, the dot product of user and item and a bias per item add up to the ranking score. Shape legend:
-`models.batch`; W is `Shape.bin_width`.
+Numbers are encoded piecewise linearly (Gorishniy et al., arXiv 2203.05556); a deep tower and a wide part on
+that encoding say how items with such numbers rank. To this the rows add what is particular to the item: a
+bias, and the dot product with the user. An item is its row plus its category's row; a user is the decayed
+mean of the history's items. The tower does not see the rows, and so does not rely on what few examples taught
+them. Shape legend: `models.batch`; W is `Shape.bin_width`.
 
 Dense weights, by name::
 
@@ -14,7 +15,6 @@ Dense weights, by name::
     history_decay  [1]             how fast an interaction fades with its age
     history_place  [H]             log weight of the k-th newest interaction
     deep1          [hidden, F W]   first layer, of those values; deep1_bias [hidden]
-    deep1_item     [hidden, 2 D]   of user x item and item; deep1_user [hidden, D]
     deep2          [hidden/2, hidden]; deep2_bias; deep3 [hidden/2]
     dot            [1]             scale of user . item
     place_score, place_click [PLACES + 1]
@@ -67,7 +67,7 @@ class Outputs(NamedTuple):
 def initial(shape: Shape, rng: np.random.Generator) -> dict[str, Array]:
     """Dense weights (float32) before anything was learned."""
     width, hidden, half = shape.bin_width, shape.hidden, shape.hidden // 2
-    inputs = F * width + 3 * shape.width
+    inputs = F * width
 
     def normal(fan_in: int, *size: int) -> Array:
         random: Array = rng.standard_normal(size) * np.sqrt(2 / fan_in)
@@ -85,8 +85,6 @@ def initial(shape: Shape, rng: np.random.Generator) -> dict[str, Array]:
         "history_place": -0.05 * np.arange(shape.history, dtype=np.float32),
         "deep1": normal(inputs, hidden, F * width),
         "deep1_bias": np.zeros(hidden, np.float32),
-        "deep1_item": normal(inputs, hidden, 2 * shape.width),
-        "deep1_user": normal(inputs, hidden, shape.width),
         "deep2": normal(hidden, half, hidden),
         "deep2_bias": np.zeros(half, np.float32),
         "deep3": 0.1 * normal(half, half),
@@ -155,14 +153,10 @@ def forward(
     # items are columns here, [..., N]: bins, values and units then are rows that lie side by side
     filled = fill(w, x)
     encoded = torch.bmm(w["encode"], filled).flatten(0, 1)
-    mine = user[of]
-    both = mine * item
-    hidden = torch.addmm(w["deep1_bias"].unsqueeze(1), w["deep1"], encoded)
-    hidden = torch.addmm(hidden, w["deep1_item"], torch.cat([both, item], 1).t())
-    hidden = relu(hidden + (user @ w["deep1_user"].t())[of].t())
+    hidden = relu(torch.addmm(w["deep1_bias"].unsqueeze(1), w["deep1"], encoded))
     hidden = relu(torch.addmm(w["deep2_bias"].unsqueeze(1), w["deep2"], hidden))
     wide, wide_click = w["wide"].flatten(1) @ filled.flatten(0, 1) + w["wide_bias"].unsqueeze(1)
-    score = w["deep3"] @ hidden + WIDE * wide + w["dot"] * both.sum(1) + bias
+    score = w["deep3"] @ hidden + WIDE * wide + w["dot"] * (user[of] * item).sum(1) + bias
     still = score.detach()
     click = (
         _head(w["click"], hidden.detach(), still)

@@ -33,7 +33,7 @@ that each of them sees."""
 DECAY = 1.0
 """Weight decay, in learning rates a step, beside the gradient (AdamW: Loshchilov and Hutter, arXiv
 1711.05101): what is replayed is few examples at first, and is not to be known by heart."""
-DECAYED = ("encode", "wide", "deep1", "deep1_item", "deep1_user", "deep2", "deep3")
+DECAYED = ("encode", "wide", "deep1", "deep2", "deep3")
 """Weights of what is put in; constants and scales keep theirs."""
 
 LEVEL = 0.01
@@ -56,8 +56,7 @@ class Prediction(NamedTuple):
 class Batch(NamedTuple):
     """Lists as tensors on the device.
 
-    `item` and `category` are indexes into `items` and `categories`, the distinct rows; `fresh` says how many
-    items and lists rows learn from.
+    `item` and `category` are indexes into `items` and `categories`, the distinct rows.
     """
 
     x: Tensor
@@ -70,7 +69,6 @@ class Batch(NamedTuple):
     history_category: Tensor
     age: Tensor
     lists: int
-    fresh: tuple[int, int]
     items: Array
     categories: Array
 
@@ -128,20 +126,20 @@ class Trainer:
         self,
         lists: Lists,
         learning_rate: float | None = None,
-        fresh: int | None = None,
         settled: Array | None = None,
+        again: bool = False,
     ) -> float:
         """Take one step on some lists and return their loss before it.
 
         Parameters
         ----------
         lists
-            New ones first, then replayed ones.
+            What to learn from.
         learning_rate
             Instead of the trainer's own.
-        fresh
-            How many are new (None: all). Dense weights learn from all of them, rows only from these:
-            shown the same few examples again, a row learns them by heart.
+        again
+            Whether they were learned before. A row sees few examples and knows them by heart: shown the same
+            ones again, dense weights would learn to trust it. So they learn then as if all rows were zero.
         settled : bool [B]
             Lists that have their labels (None: all). The others teach the order only: a list that is here
             because of a click says nothing about how probable a click is.
@@ -152,10 +150,11 @@ class Trainer:
             NaN when the loss or the gradient was not finite; the step was not taken then.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
-        batch = self._batch(lists, fresh)  # 1. to the device
+        batch = self._batch(lists)  # 1. to the device
         self._count_places(batch.place)
         flat = self._flat.detach().requires_grad_()  # 2. leaves
-        item, category = self.items.leaves(batch.items), self.categories.leaves(batch.categories)
+        rows = self._rows(batch)
+        item, category = (_blank(leaves) for leaves in rows) if again else rows
         weights = self._weights(flat)
         out = self._forward(weights, item, category, batch)  # 3. forward
         shown = out.score + place_effect(weights, "place_score", batch.place)
@@ -171,6 +170,8 @@ class Trainer:
         if not np.isfinite(value + norm):
             return float("nan")
         self._adam_step(gradients[0] * min(1.0, CLIP / (norm + 1e-12)), rate)  # 5. step
+        if again:
+            return value
         per_list = [batch.lists * gradient for gradient in gradients[1:]]
         mine, rest = per_list[: len(item)], per_list[len(item) :]
         self.items.step(batch.items, dict(zip(item, mine, strict=True)), ROW_RATE * rate)
@@ -184,8 +185,7 @@ class Trainer:
     def predict(self, lists: Lists) -> Prediction:
         """Score lists as they were shown: their places move the probabilities, not the score."""
         batch = self._batch(lists)
-        item, category = self.items.leaves(batch.items), self.categories.leaves(batch.categories)
-        out = self._forward(self._weights(self._flat), item, category, batch)
+        out = self._forward(self._weights(self._flat), *self._rows(batch), batch)
         return Prediction(out.score.float().cpu().numpy(), probabilities(out).float().cpu().numpy())
 
     def observe(self, features: Array) -> None:
@@ -257,9 +257,11 @@ class Trainer:
         self._steps = int(state["steps"][0])
         self.keep()
 
-    def _batch(self, lists: Lists, fresh: int | None = None) -> Batch:
+    def _rows(self, batch: Batch) -> tuple[Leaves, Leaves]:
+        return self.items.leaves(batch.items), self.categories.leaves(batch.categories)
+
+    def _batch(self, lists: Lists) -> Batch:
         """Resolve ids to rows and move everything to the device."""
-        new = len(lists) if fresh is None else fresh
         ids = np.concatenate([lists.item, lists.history.ravel()])
         rows = resolve(self.table.lookup(ids), ids, self.shape.cold)
         buckets = np.concatenate([lists.category, lists.history_category.ravel()]).astype(np.int64)
@@ -271,19 +273,15 @@ class Trainer:
             self._tensor(lists.features), self._tensor(row[:n]), self._tensor(category[:n]), self._tensor(of),
             self._tensor(lists.place.astype(np.int64)), self._tensor(lists.labels.astype(np.int64)),
             self._tensor(row[n:].reshape(size)), self._tensor(category[n:].reshape(size)),
-            self._tensor(lists.age), len(lists), (int(lists.start[new]), new), items, categories,
+            self._tensor(lists.age), len(lists), items, categories,
         )  # fmt: skip
 
     def _forward(self, w: Weights, item: Leaves, category: Leaves, batch: Batch) -> Outputs:
-        items, lists = batch.fresh
-        history = _gather(item["embedding"], batch.history, lists)
-        history = history + _gather(category["category"], batch.history_category, lists)
-        vector = _gather(item["embedding"], batch.item, items)
-        vector = vector + _gather(category["category"], batch.category, items)
-        bias = _gather(item["bias"], batch.item, items)
+        history = item["embedding"][batch.history] + category["category"][batch.history_category]
+        vector = item["embedding"][batch.item] + category["category"][batch.category]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             user = users(w, history, batch.age)
-            out = forward(w, batch.x, vector, bias, user, batch.of, batch.place)
+            out = forward(w, batch.x, vector, item["bias"][batch.item], user, batch.of, batch.place)
         return Outputs(*(column.float() for column in out))
 
     def _adam_step(self, gradient: Tensor, learning_rate: float) -> None:
@@ -314,8 +312,6 @@ class Trainer:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
-def _gather(leaf: Tensor, index: Tensor, fresh: int) -> Tensor:
-    """Rows of `leaf`; gradients reach it from the first `fresh` of `index` only."""
-    if fresh == len(index):
-        return leaf[index]
-    return torch.cat([leaf[index[:fresh]], leaf.detach()[index[fresh:]]])
+def _blank(leaves: Leaves) -> Leaves:
+    """Rows of zeros instead."""
+    return {name: torch.zeros_like(leaf, requires_grad=True) for name, leaf in leaves.items()}

@@ -254,7 +254,7 @@ class Session:
             for _ in range(replayed):
                 past = self.buffer.replay(size, self.rng)
                 real = ~self.buffer.column("unseen", past)
-                self.learner.learn(self.buffer.gather(past), fresh=0, settled=real)
+                self.learner.learn(self.buffer.gather(past), settled=real, again=True)
             self._replays -= replayed
             steps += LARGER if behind else 1 + replayed
         self._behind_since = np.inf if self.buffer.waiting < size else min(self._behind_since, now)

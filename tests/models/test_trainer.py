@@ -43,25 +43,26 @@ def test_step_that_is_not_finite_is_not_taken() -> None:
             np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
-def test_rows_learn_from_fresh_lists_only() -> None:
-    t, rng = trainer(), np.random.default_rng(0)
-    batch = lists(rng, 8)
-    batch.item[32:] = ids(np.full(32, 150))
-    batch.item[:32] = ids(np.arange(1, 33))
-    batch.history[:4], batch.history[4:] = ids(np.arange(40, 46)), ids(np.arange(160, 166))
-    t.learn(batch, fresh=4)
-    touched = t.items.dirty.flags
-    row = lambda number: SHAPE.cold + number - 1  # noqa: E731
-    assert touched[[row(n) for n in range(1, 33)]].all()
-    assert not touched[[row(n) for n in (150, *range(160, 166))]].any()
-
-
-def test_replayed_lists_move_the_dense_weights() -> None:
+def test_lists_learned_again_move_dense_weights_and_no_rows() -> None:
     batch = lists(np.random.default_rng(0), 8)
     one, other = trainer(), trainer()
-    one.learn(batch, fresh=0)
+    one.learn(batch, again=True)
     assert any((a != other.dense()[name]).any() for name, a in one.dense().items() if name != "place_share")
-    assert len(one.items.dirty) == 0
+    assert len(one.items.dirty) == len(one.categories.dirty) == 0
+    one.learn(batch)
+    assert len(one.items.dirty) > 0
+    assert len(one.categories.dirty) > 0
+
+
+def test_what_rows_know_by_heart_does_not_teach_dense_weights_again() -> None:
+    batch = lists(np.random.default_rng(0), 8)
+    one, other = trainer(), trainer()
+    one.rows()["bias"][:] = np.random.default_rng(1).standard_normal(SHAPE.rows)
+    one.rows()["embedding"][:] *= 3
+    assert one.learn(batch, again=True) == other.learn(batch, again=True)
+    assert one.dense().keys() == other.dense().keys()
+    for name, array in one.dense().items():
+        np.testing.assert_array_equal(array, other.dense()[name], err_msg=name)
 
 
 def test_a_list_that_has_not_settled_teaches_order_but_no_probability() -> None:
