@@ -46,14 +46,16 @@ FEATURES = (
     "price_to_median",  # log ratio to the list's median
     "price_to_min",  # log ratio to the list's cheapest
     "price_to_own",  # log ratio to the mean of the user's history
+    "list_recency",  # 1 / (1 + items of this list touched since the user touched it); 0 never
     "same_list",  # 1 when the user's list before showed the same items in the same order
-    "from_touched",  # places after the item that the user touched last, -30 when not in the list
+    "from_touched",  # places after the item of this list that the user touched last, -30 when there is none
     "from_clicked",  # places after the place of the user's last click, -30 when there is none
     # the item in the user's history
     "own_events",  # how often the user touched it
     "own_age",  # log1p seconds since; 0 never, as for the next five
     "own_recency",  # 1 / (1 + distinct items touched since)
     "own_clicks",
+    "own_list_clicks",  # of these, in a list
     "own_carts",
     "own_purchases",
     "own_session",  # touched within this session
@@ -74,6 +76,9 @@ FEATURES = (
     "steps",  # log1p events in the session
     "session_age",  # log1p seconds
     "idle",  # log1p seconds since the user's last event
+    "after_act",  # 1 when that was feedback outside of lists, such as a product page
+    "after_list_click",  # 1 when it was feedback in a list
+    "after_search",  # 1 when it was a search
     "history_size",
     "session_clicks",  # log1p
 )
@@ -104,7 +109,7 @@ class Shape:
     cold: int = 1024
     categories: int = 4096
     width: int = 32
-    hidden: int = 64
+    hidden: int = 32
     history: int = 32
     neighbours: int = 32
     bins: int = 16

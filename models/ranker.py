@@ -1,7 +1,8 @@
 """The ranking model as pure functions of named weights: the same code trains, predicts and is exported.
 
-Numbers are encoded piecewise linearly (Gorishniy et al., arXiv 2203.05556); a deep tower and a wide part on
-that encoding say how items with such numbers rank. To this the rows add what is particular to the item: a
+The score begins with a rule for lists in somebody else's order. Numbers are encoded piecewise linearly
+(Gorishniy et al., arXiv 2203.05556); a deep tower and a wide part on that encoding say how items with such
+numbers differ from it. To this the rows add what is particular to the item: a
 bias, and the dot product with the user. An item is its row plus its category's row; a user is the decayed
 mean of the history's items. The tower does not see the rows, and so does not rely on what few examples taught
 them. Shape legend: `models.batch`; W is `Shape.bin_width`.
@@ -31,10 +32,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from models.batch import Array, F, Shape
+from models.batch import FEATURE, Array, F, Shape
+
+LIST_RECENCY, PRIOR_RANK = FEATURE["list_recency"], FEATURE["prior_rank"]
 
 PLACES = 64
 """Places of a slate with a bias of their own; later ones share the last."""
+
+MAX_PLACE = 1e4
+"""Last place that the rule tells apart."""
 
 COUNTED = ("edges", "place_share")
 """Dense arrays that are set by counting and take no gradient."""
@@ -48,6 +54,9 @@ each step would shift the level of all scores."""
 
 PLACE = 5.0
 """Scale of the effect of a place, for the opposite reason: a place has one weight, and may matter a lot."""
+
+RULE_TOUCHED, RULE_PLACE = 3.0, 0.4
+"""What is known before anything is learned: log-odds of the item touched last, and by log place."""
 
 Weights = Mapping[str, Tensor]
 
@@ -126,6 +135,15 @@ def fill(w: Weights, x: Tensor) -> Tensor:
     return filled.mul_(1 / (high - low).clamp(min=1e-6)).clamp_(0, 1)
 
 
+def rule(x: Tensor) -> Tensor:
+    """Score [N] of raw features [N, F] before anything was learned: touched first, then the given order.
+
+    Zero for all items where the order is not somebody else's.
+    """
+    touched, place = torch.nan_to_num(x[:, LIST_RECENCY]), torch.nan_to_num(x[:, PRIOR_RANK])
+    return RULE_TOUCHED * touched.clamp(0.0, 1.0) - RULE_PLACE * torch.log(place.clamp(1.0, MAX_PLACE))
+
+
 def forward(
     w: Weights, x: Tensor, item: Tensor, bias: Tensor, user: Tensor, of: Tensor, place: Tensor
 ) -> Outputs:
@@ -156,7 +174,8 @@ def forward(
     hidden = relu(torch.addmm(w["deep1_bias"].unsqueeze(1), w["deep1"], encoded))
     hidden = relu(torch.addmm(w["deep2_bias"].unsqueeze(1), w["deep2"], hidden))
     wide, wide_click = w["wide"].flatten(1) @ filled.flatten(0, 1) + w["wide_bias"].unsqueeze(1)
-    score = w["deep3"] @ hidden + WIDE * wide + w["dot"] * (user[of] * item).sum(1) + bias
+    dot = w["dot"] * (user[of] * item).sum(1)
+    score = rule(x) + w["deep3"] @ hidden + WIDE * wide + dot + bias
     still = score.detach()
     click = (
         _head(w["click"], hidden.detach(), still)

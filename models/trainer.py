@@ -26,13 +26,13 @@ from models.ranker import (
 )
 from models.table import Table
 
-ROW_RATE = 4.0
-"""Rows learn at this many times the dense weights' rate. More would let them know by heart the few examples
-that each of them sees."""
+ROW_RATE = 10.0
+"""Rows learn at this many times the dense weights' rate: each of them sees few examples."""
 
 DECAY = 1.0
 """Weight decay, in learning rates a step, beside the gradient (AdamW: Loshchilov and Hutter, arXiv
 1711.05101): what is replayed is few examples at first, and is not to be known by heart."""
+
 DECAYED = ("encode", "wide", "deep1", "deep2", "deep3")
 """Weights of what is put in; constants and scales keep theirs."""
 
@@ -41,6 +41,9 @@ LEVEL = 0.01
 
 CLIP = 5.0
 """Largest norm of the dense gradient; a batch of outliers moves the weights no further than others."""
+
+MEAN = 40
+"""Steps that the served weights are the mean of; a single step's weights are noisy."""
 
 BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
 """Adam's (Kingma and Ba, arXiv 1412.6980); a short second memory follows a stream that drifts."""
@@ -116,6 +119,7 @@ class Trainer:
         self._shapes = {name: array.shape for name, array in start.items()}
         # one vector holds all that is learned densely: one optimiser step, one copy to keep
         self._flat = self._tensor(np.concatenate([array.ravel() for array in start.values()]))
+        self._mean = self._flat.clone()
         self._adam = [torch.zeros_like(self._flat), torch.zeros_like(self._flat)]
         fades = [np.full(array.size, DECAY * (name in DECAYED), np.float32) for name, array in start.items()]
         self._fades = self._tensor(np.concatenate(fades))
@@ -185,7 +189,7 @@ class Trainer:
     def predict(self, lists: Lists) -> Prediction:
         """Score lists as they were shown: their places move the probabilities, not the score."""
         batch = self._batch(lists)
-        out = self._forward(self._weights(self._flat), *self._rows(batch), batch)
+        out = self._forward(self._weights(self._mean), *self._rows(batch), batch)
         return Prediction(out.score.float().cpu().numpy(), probabilities(out).float().cpu().numpy())
 
     def observe(self, features: Array) -> None:
@@ -193,25 +197,15 @@ class Trainer:
         if not len(features) or not self.quantiles.add(features):
             return
         before, after = self._counted["edges"].cpu().numpy(), self.quantiles.edges()
-        w = self.dense()
-        parts = np.concatenate([w["encode"], w["wide"].transpose(1, 0, 2)], axis=1)
-        moved, offset = rebin(parts, before, after)
-        encode, wide = moved[:, :-2], moved[:, -2:].transpose(1, 0, 2)
-        constant = w["deep1"] @ offset[:, :-2].ravel()
-        new = {
-            "edges": after,
-            "encode": encode,
-            "deep1_bias": w["deep1_bias"] + constant,
-            "wide": wide,
-            "wide_bias": w["wide_bias"] + offset[:, -2:].sum(0),
-        }
-        weights = self._weights(self._flat)
-        for name, array in new.items():
-            weights[name].copy_(self._tensor(array))
+        for flat in (self._flat, self._mean):
+            weights = self._weights(flat)
+            for name, array in _rebinned(_copied(weights), before, after).items():
+                weights[name].copy_(self._tensor(array))
+        self._counted["edges"].copy_(self._tensor(after))
 
     def dense(self) -> dict[str, Array]:
-        """Dense weights by name (`models.ranker`), copied."""
-        return {name: w.detach().cpu().numpy().copy() for name, w in self._weights(self._flat).items()}
+        """Dense weights by name (`models.ranker`), as they are served: the mean of the last steps; copied."""
+        return _copied(self._weights(self._mean))
 
     def rows(self) -> dict[str, Array]:
         """Row arrays ``embedding``, ``bias``, ``category``: shared on the CPU, copied from a GPU."""
@@ -292,6 +286,8 @@ class Trainer:
         self._flat.addcmul_(self._flat, self._fades, value=-learning_rate)
         scale = (second / (1 - BETA2**self._steps)).sqrt_().add_(EPSILON)
         self._flat.addcdiv_(first, scale, value=-learning_rate / (1 - BETA1**self._steps))
+        # young, it forgets faster (polynomial-decay averaging: Shamir and Zhang, ICML 2013)
+        self._mean.lerp_(self._flat, max(1 / MEAN, 4 / (4 + self._steps)))
 
     def _count_places(self, place: Tensor) -> None:
         """Update each place's share of what is shown at places, with a memory of about 100 batches."""
@@ -306,10 +302,33 @@ class Trainer:
         return learned | self._counted
 
     def _vectors(self) -> dict[str, Tensor]:
-        return {"flat": self._flat, "first": self._adam[0], "second": self._adam[1], **self._counted}
+        return {
+            "flat": self._flat,
+            "mean": self._mean,
+            "first": self._adam[0],
+            "second": self._adam[1],
+            **self._counted,
+        }
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _copied(weights: Weights) -> dict[str, Array]:
+    return {name: w.detach().cpu().numpy().copy() for name, w in weights.items()}
+
+
+def _rebinned(w: dict[str, Array], before: Array, after: Array) -> dict[str, Array]:
+    """Those weights that change when the edges do, so that the encoded function stays."""
+    parts = np.concatenate([w["encode"], w["wide"].transpose(1, 0, 2)], axis=1)
+    moved, offset = rebin(parts, before, after)
+    constant = w["deep1"] @ offset[:, :-2].ravel()
+    return {
+        "encode": moved[:, :-2],
+        "deep1_bias": w["deep1_bias"] + constant,
+        "wide": moved[:, -2:].transpose(1, 0, 2),
+        "wide_bias": w["wide_bias"] + offset[:, -2:].sum(0),
+    }
 
 
 def _blank(leaves: Leaves) -> Leaves:

@@ -156,7 +156,7 @@ class Train(_Section, frozen=True):
     seed: int = 0
     rows: Annotated[int, Meta(ge=2048)] = 100_000
     width: Annotated[int, Meta(ge=4, le=512)] = 32
-    hidden: Annotated[int, Meta(ge=8, le=4096)] = 64
+    hidden: Annotated[int, Meta(ge=8, le=4096)] = 32
     lists_per_batch: Positive = 32
     replay: Annotated[int, Meta(ge=0, le=64)] = 4
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 0.0015

@@ -18,7 +18,7 @@ from models.table import find
 from stream.rank.catalogue import Entries
 from stream.rank.known import Known, Limits
 from stream.rank.list_features import log_ratio, log_seconds, same_list, write_list, write_prices, write_seen
-from stream.rank.visitors import DISMISSED, Memory
+from stream.rank.visitors import A_SEARCH, ACT_ELSEWHERE, ACT_IN_LIST, DISMISSED, Memory
 
 NONE_PLACE = -30.0
 """A place difference where there is no place to compare with."""
@@ -37,6 +37,7 @@ OWN_EVENTS = FEATURE["own_events"]
 OWN_AGE = FEATURE["own_age"]
 OWN_RECENCY = FEATURE["own_recency"]
 OWN_CLICKS = FEATURE["own_clicks"]
+OWN_LIST_CLICKS = FEATURE["own_list_clicks"]
 OWN_CARTS = FEATURE["own_carts"]
 OWN_PURCHASES = FEATURE["own_purchases"]
 OWN_SESSION = FEATURE["own_session"]
@@ -47,6 +48,9 @@ NEAR_SUM = FEATURE["near_sum"]
 STEPS = FEATURE["steps"]
 SESSION_AGE = FEATURE["session_age"]
 IDLE = FEATURE["idle"]
+AFTER_ACT = FEATURE["after_act"]
+AFTER_LIST_CLICK = FEATURE["after_list_click"]
+AFTER_SEARCH = FEATURE["after_search"]
 HISTORY_SIZE = FEATURE["history_size"]
 SESSION_CLICKS = FEATURE["session_clicks"]
 
@@ -133,13 +137,16 @@ def write_features(
         if not session_new:
             row[STEPS] = math.log1p(visitor["steps"])
             row[SESSION_CLICKS] = math.log1p(visitor["session_clicks"])
+            row[AFTER_ACT] = visitor["last"] == ACT_ELSEWHERE
+            row[AFTER_LIST_CLICK] = visitor["last"] == ACT_IN_LIST
+            row[AFTER_SEARCH] = visitor["last"] == A_SEARCH
         row[HISTORY_SIZE] = history_size
         row[FROM_TOUCHED], row[FROM_CLICKED] = NONE_PLACE, NONE_PLACE
     lists = memory.lists[v]
     write_seen(out, items, now, lists, memory.ring, memory.head[0])
     if foreign:
         clicked = 0 if session_new else visitor["click_place"]
-        write_list(out, items, own[0]["item"], clicked)
+        write_list(out, clicked)
         write_prices(out, prices)
         out[:, SAME_LIST] = same_list(items, lists[0], memory.ring, memory.head[0])
 
@@ -197,6 +204,7 @@ def _write_own(row: Array, item: np.uint64, own: Array, now: int, session_start:
             row[OWN_AGE] = log_seconds(now - entry["ts"])
             row[OWN_RECENCY] = 1.0 / (1.0 + k)
             row[OWN_CLICKS] = entry["clicks"]
+            row[OWN_LIST_CLICKS] = entry["list_clicks"]
             row[OWN_CARTS] = entry["carts"]
             row[OWN_PURCHASES] = entry["purchases"]
             row[OWN_SESSION] = entry["ts"] >= session_start

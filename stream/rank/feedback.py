@@ -18,7 +18,7 @@ from stream.rank.history import touch
 from stream.rank.known import Known, Limits
 from stream.rank.list_features import lives
 from stream.rank.next_item import Pool, write_next
-from stream.rank.visitors import RING, Memory, Record
+from stream.rank.visitors import A_LIST, A_SEARCH, ACT_ELSEWHERE, ACT_IN_LIST, RING, Memory, Record
 
 NO_LIST = -1
 """List of a feedback that no list explains."""
@@ -47,6 +47,7 @@ def take_events(
             _freeze(event, given, seen, memory, known, entries, limits, scratch)
             _open_session(visitor, now, limits.session_gap)
             _remember_list(event, given.shown, lists, memory.ring, memory.head)
+            visitor["last"] = A_LIST
         elif kind != SEARCH:
             act = seen.act[row]
             for k in range(len(own)):
@@ -59,13 +60,16 @@ def take_events(
             entry = find(entries.keys, entries.rows, event["item"])
             if entry >= 0:
                 act["category"] = entries.item[entry]["category"]
-            touch(event, entry, own, memory.spare, entries.item)
+            in_list = act["in_list"] != 0
+            touch(event, in_list, entry, own, memory.spare, entries.item)
             if kind == CLICK:
                 visitor["session_clicks"] += 1
-                if act["place"] >= 0:
+                if in_list:
                     visitor["click_place"] = act["place"] + 1
+            visitor["last"] = ACT_IN_LIST if in_list else ACT_ELSEWHERE
         else:
             _open_session(visitor, now, limits.session_gap)
+            visitor["last"] = A_SEARCH
         visitor["steps"] += 1
         visitor["last_ts"] = max(visitor["last_ts"], now)
 
@@ -146,9 +150,13 @@ def _remember_list(event: Record, shown: Array, lists: Array, ring: Array, head:
 
 @numba.njit(cache=True)
 def _find_list(event: Record, act: Record, lists: Array, ring: Array, head: int, window: int) -> None:
-    """The list of the slate named, else the newest one within the window that shows the item."""
+    """The list of the slate named, else the newest one within the window that shows the item.
+
+    Where lists have names, feedback that names none is given elsewhere: it belongs to the list, as its
+    consequence, but does not answer it.
+    """
     item, slate = event["item"], event["slate"]
-    act["list_offset"], act["place"] = NO_LIST, -1
+    act["list_offset"], act["place"], act["in_list"] = NO_LIST, -1, 0
     act["arm"], act["surface"] = event["arm"], event["surface"]
     found, place = -1, -1
     for q in range(len(lists)):
@@ -168,6 +176,7 @@ def _find_list(event: Record, act: Record, lists: Array, ring: Array, head: int,
     if found >= 0:
         one = lists[found]
         act["list_offset"], act["place"] = one["offset"], place
+        act["in_list"] = one["slate"] == 0 or one["slate"] == slate
         act["arm"], act["surface"] = one["arm"], one["surface"]
         if place + 1 == one["explored"]:
             act["odds"], act["pool"], act["chosen"] = one["odds"], one["pool"], one["chosen"]

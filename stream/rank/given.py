@@ -32,6 +32,7 @@ ACT = np.dtype(
         ("pool", np.uint16),
         ("chosen", np.uint16),
         ("arm", np.uint8),  # the list's, else the user's
+        ("in_list", np.uint8),  # 1 where it answers its list: names it, or the list has no name
     ],
     align=True,
 )

@@ -10,7 +10,7 @@ from stream.rank.visitors import BOUGHT, DISMISSED, IN_CART, Record
 
 
 @numba.njit(cache=True)
-def touch(event: Record, entry: int, own: Array, spare: Array, items: Array) -> None:
+def touch(event: Record, in_list: bool, entry: int, own: Array, spare: Array, items: Array) -> None:
     """Enter one feedback into the history: clicks, carts and purchases move their item to the front."""
     item, kind = event["item"], event["kind"]
     at = -1
@@ -33,7 +33,7 @@ def touch(event: Record, entry: int, own: Array, spare: Array, items: Array) -> 
         at = 0
     if event["price"] >= 0:
         own[at]["price"] = event["price"]
-    _mark(own[at], kind)
+    _mark(own[at], kind, in_list)
 
 
 @numba.njit(cache=True)
@@ -41,6 +41,7 @@ def _begin(one: Record, event: Record, entry: int, items: Array) -> None:
     """A fresh `ENTRY` for the item of an event, which has the row `entry` in the catalogue or -1."""
     one["item"], one["ts"], one["price"] = event["item"], event["ts"], -1.0
     one["events"], one["clicks"], one["carts"], one["purchases"], one["flags"] = 0, 0, 0, 0, 0
+    one["list_clicks"] = 0
     one["category"], one["brand"] = 0, 0
     if entry >= 0:
         told = items[entry]
@@ -48,10 +49,11 @@ def _begin(one: Record, event: Record, entry: int, items: Array) -> None:
 
 
 @numba.njit(cache=True)
-def _mark(one: Record, kind: int) -> None:
+def _mark(one: Record, kind: int, in_list: bool) -> None:
     if kind == CLICK:
         if one["clicks"] < 255:
             one["clicks"] += 1
+            one["list_clicks"] += in_list
     elif kind == CART:
         one["flags"] |= IN_CART
         if one["carts"] < 255:

@@ -16,9 +16,11 @@ PRIOR_RANK = FEATURE["prior_rank"]
 PRICE_RANK = FEATURE["price_rank"]
 PRICE_TO_MEDIAN = FEATURE["price_to_median"]
 PRICE_TO_MIN = FEATURE["price_to_min"]
+LIST_RECENCY = FEATURE["list_recency"]
 SAME_LIST = FEATURE["same_list"]
 FROM_TOUCHED = FEATURE["from_touched"]
 FROM_CLICKED = FEATURE["from_clicked"]
+OWN_RECENCY = FEATURE["own_recency"]
 SEEN = FEATURE["seen"]
 SEEN_AGE = FEATURE["seen_age"]
 SEEN_PLACE = FEATURE["seen_place"]
@@ -61,11 +63,20 @@ def write_seen(out: Array, items: Array, now: int, lists: Array, ring: Array, he
 
 
 @numba.njit(cache=True)
-def write_list(out: Array, items: Array, last: np.uint64, clicked: int) -> None:
-    """Places, from that of the item touched `last` (0 none) and from the place `clicked` last (0 none)."""
-    n, touched = len(items), -1
+def write_list(out: Array, clicked: int) -> None:
+    """Each item by when it was touched, and by its place from the place `clicked` last (0 none).
+
+    Needs what `features` wrote of the item's own history.
+    """
+    n, touched = len(out), -1
     for i in range(n):
-        if last != 0 and items[i] == last:
+        recency, since = out[i, OWN_RECENCY], 0
+        if recency == 0:
+            continue
+        for row in out:
+            since += row[OWN_RECENCY] > recency
+        out[i, LIST_RECENCY] = 1.0 / (1.0 + since)
+        if since == 0:
             touched = i
     for i in range(n):
         row = out[i]

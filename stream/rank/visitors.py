@@ -20,6 +20,9 @@ Record = Any
 DISMISSED, BOUGHT, IN_CART = 1, 2, 4
 """Bits of an entry's flags."""
 
+A_LIST, ACT_ELSEWHERE, ACT_IN_LIST, A_SEARCH = range(4)
+"""What a visitor's newest event was."""
+
 RING = 1 << 20
 """Items of shown lists kept per partition; a list whose items were overwritten is forgotten."""
 
@@ -39,6 +42,7 @@ VISITOR = np.dtype(
         ("steps", np.int32),  # events in the session
         ("session_clicks", np.int32),
         ("click_place", np.int32),  # place of the last click in its list, from 1; 0 none
+        ("last", np.uint8),  # what the newest event was
     ],
     align=True,
 )
@@ -51,6 +55,7 @@ ENTRY = np.dtype(
         ("category", np.uint16),
         ("brand", np.uint16),
         ("clicks", np.uint8),
+        ("list_clicks", np.uint8),  # of these, in a list
         ("carts", np.uint8),
         ("purchases", np.uint8),
         ("flags", np.uint8),

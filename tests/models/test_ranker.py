@@ -4,8 +4,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.batch import F
-from models.ranker import PLACE, PLACES, Outputs, fill, forward, initial, place_effect, probabilities, users
+from models.batch import FEATURE, F
+from models.ranker import (
+    PLACE,
+    PLACES,
+    Outputs,
+    fill,
+    forward,
+    initial,
+    place_effect,
+    probabilities,
+    rule,
+    users,
+)
 from tests.models.toy import SHAPE
 
 
@@ -56,6 +67,15 @@ def test_constant_or_missing_features_give_numbers() -> None:
     x[1] = float("inf")
     x[2] = 1e30
     assert all(torch.isfinite(column).all() for column in outputs(w, x))
+
+
+def test_before_anything_is_learned_a_given_order_stands_but_for_what_was_touched() -> None:
+    x = torch.zeros(4, F)
+    x[:, FEATURE["prior_rank"]] = torch.tensor([1.0, 2, 3, 4])
+    x[:, FEATURE["list_recency"]] = torch.tensor([0, 0, 0.5, 1])
+    assert rule(x).argsort(descending=True).tolist() == [3, 2, 0, 1]
+    free = rule(torch.zeros(4, F))
+    assert free.tolist() == [0, 0, 0, 0]
 
 
 def test_probabilities_do_not_move_the_ranking() -> None:

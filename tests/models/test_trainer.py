@@ -65,6 +65,32 @@ def test_what_rows_know_by_heart_does_not_teach_dense_weights_again() -> None:
         np.testing.assert_array_equal(array, other.dense()[name], err_msg=name)
 
 
+def test_served_weights_are_steadier_than_a_single_step() -> None:
+    def moves(mean: int, monkeypatch: pytest.MonkeyPatch) -> float:
+        monkeypatch.setattr("models.trainer.MEAN", mean)
+        t, rng, moved = trainer(), np.random.default_rng(0), []
+        for _ in range(40):
+            before = t.dense()["deep1"]
+            t.learn(lists(rng, 8))
+            moved.append(np.abs(t.dense()["deep1"] - before).mean())
+        return float(np.mean(moved[20:]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        assert moves(20, patch) < 0.75 * moves(1, patch)
+
+
+def test_the_tower_fades_where_nothing_is_learned() -> None:
+    t, rng = trainer(), np.random.default_rng(0)
+    start = t.dense()
+    for _ in range(40):
+        batch = lists(rng, 8)
+        batch.labels[:] = 0
+        t.learn(batch, learning_rate=0.02, settled=np.zeros(8, bool))
+    after = t.dense()
+    assert np.abs(after["deep2"]).mean() < 0.8 * np.abs(start["deep2"]).mean()
+    np.testing.assert_array_equal(after["click"], start["click"])
+
+
 def test_a_list_that_has_not_settled_teaches_order_but_no_probability() -> None:
     rng = np.random.default_rng(0)
     some = trainer()

@@ -17,7 +17,15 @@ from stream.rank.catalogue import Catalogue
 from stream.rank.features import write_features
 from stream.rank.known import Known, Limits
 from stream.rank.models import unknowing
-from stream.rank.visitors import DISMISSED, Memory, blank_memory
+from stream.rank.visitors import (
+    A_LIST,
+    A_SEARCH,
+    ACT_ELSEWHERE,
+    ACT_IN_LIST,
+    DISMISSED,
+    Memory,
+    blank_memory,
+)
 from tests.stream.rank.stage import T
 
 SHAPE = Shape(
@@ -67,10 +75,11 @@ def _memory() -> Memory:
     visitor, entry = memory.visitor[1], memory.history[1]
     visitor["user"], visitor["last_ts"], visitor["session_ts"] = 77, T - 5000, T - 1_200_000
     visitor["steps"], visitor["session_clicks"], visitor["click_place"] = 6, 2, 3
+    visitor["last"] = ACT_IN_LIST
     shoes, x, y = (_catalogue().items[i][name] for i, name in ((0, "category"), (0, "brand"), (1, "brand")))
-    entry[0] = (B, T - 600_000, 10, 5, shoes, y, 4, 1, 0, 0)
-    entry[1] = (A, T - 1_300_000, 30, 3, shoes, x, 2, 1, 1, 0)
-    entry[2] = (D, T - 600_000, -1, 1, 0, 0, 1, 0, 0, 0)
+    entry[0] = (B, T - 600_000, 10, 5, shoes, y, 4, 2, 1, 0, 0)
+    entry[1] = (A, T - 1_300_000, 30, 3, shoes, x, 2, 1, 1, 1, 0)
+    entry[2] = (D, T - 600_000, -1, 1, 0, 0, 1, 0, 0, 0, 0)
     memory.ring[1:7] = [C, A, B, A, A, C]
     memory.head[0] = 7
     lists = memory.lists[["offset", "ts", "start", "size"]]
@@ -121,6 +130,7 @@ EXPECTED = {
     "price_to_median": 0,
     "price_to_min": log(20.01 / 10.01),
     "price_to_own": log(20.01 / 20.01),
+    "list_recency": 1 / 2,
     "same_list": 0,
     "from_touched": 1,
     "from_clicked": 2 - 3,
@@ -128,6 +138,7 @@ EXPECTED = {
     "own_age": log1p(1300),
     "own_recency": 1 / 2,
     "own_clicks": 2,
+    "own_list_clicks": 1,
     "own_carts": 1,
     "own_purchases": 1,
     "own_session": 0,
@@ -146,6 +157,9 @@ EXPECTED = {
     "steps": log1p(6),
     "session_age": log1p(1200),
     "idle": log1p(5),
+    "after_act": 0,
+    "after_list_click": 1,
+    "after_search": 0,
     "history_size": 3,
     "session_clicks": log1p(2),
 }
@@ -178,8 +192,11 @@ def test_an_item_that_the_catalogue_does_not_have_is_as_old_as_when_first_seen()
 
 def test_a_slate_of_ours_tells_nothing_of_its_own_list() -> None:
     found = _of(_write([B, A, C], foreign=False), 1)
-    of_list = ("list_size", "prior_rank", "price_rank", "price_to_median", "price_to_min", "same_list")
-    assert [found[name] for name in of_list] == [0] * 6
+    of_list = (
+        "list_size", "prior_rank", "price_rank", "price_to_median", "price_to_min", "list_recency",
+        "same_list",
+    )  # fmt: skip
+    assert [found[name] for name in of_list] == [0] * len(of_list)
     assert (found["from_touched"], found["from_clicked"]) == (-30, -30)
     assert found["own_events"] == 3
 
@@ -204,6 +221,22 @@ def test_the_same_list_again() -> None:
     assert _write([A, A])[:, FEATURE["same_list"]].tolist() == [0, 0]
 
 
+def test_places_are_counted_from_the_item_of_the_list_that_was_touched_last() -> None:
+    out = _write([C, D, A])  # B, which was touched after both, is not in the list
+    assert out[:, FEATURE["list_recency"]].tolist() == [0, 0.5, 1]
+    assert out[:, FEATURE["from_touched"]].tolist() == [-2, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"), [(A_LIST, [0, 0, 0]), (ACT_ELSEWHERE, [1, 0, 0]), (A_SEARCH, [0, 0, 1])]
+)
+def test_what_came_just_before_the_list(last: int, expected: list[int]) -> None:
+    memory = _memory()
+    memory.visitor[1]["last"] = last
+    found = _of(_write([A], memory=memory), 0)
+    assert [found[name] for name in ("after_act", "after_list_click", "after_search")] == expected
+
+
 def test_items_that_the_ring_has_lost_were_not_seen() -> None:
     memory = _memory()
     memory.head[0] = 4 + len(memory.ring) + 1
@@ -215,8 +248,8 @@ def test_items_that_the_ring_has_lost_were_not_seen() -> None:
 
 def test_after_the_gap_the_session_is_new() -> None:
     found = _of(_write([B, A, C], now=T - 5000 + LIMITS.session_gap + 1), 1)
-    session = ("steps", "session_age", "session_clicks", "own_session")
-    assert [found[name] for name in session] == [0] * 4
+    session = ("steps", "session_age", "session_clicks", "own_session", "after_list_click")
+    assert [found[name] for name in session] == [0] * len(session)
     assert found["from_clicked"] == -30
     assert found["idle"] == pytest.approx(log1p(1800.001))
     assert _of(_write([B, A, C], now=T - 5000 + LIMITS.session_gap), 1)["steps"] == pytest.approx(log1p(6))

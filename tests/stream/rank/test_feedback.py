@@ -24,7 +24,16 @@ from stream.messages import (
     decode_examples,
 )  # fmt: skip
 from stream.rank.arms import Arms
-from stream.rank.visitors import BOUGHT, DISMISSED, IN_CART, RING
+from stream.rank.visitors import (
+    A_LIST,
+    A_SEARCH,
+    ACT_ELSEWHERE,
+    ACT_IN_LIST,
+    BOUGHT,
+    DISMISSED,
+    IN_CART,
+    RING,
+)
 from tests.stream.rank.stage import SMALL, Stage, T
 
 A, B, C, D, E = (hash_id(name) for name in "ABCDE")
@@ -192,6 +201,8 @@ def test_taking_back_does_not_move_an_item_to_the_front(stage: Stage) -> None:
 def test_counts_of_one_item_do_not_overflow(stage: Stage) -> None:
     stage.feed(*[_act(kind, "A") for kind in (Click, Cart, Purchase)] * 300)
     assert stage.history("u", "clicks", "carts", "purchases", "events") == [(255, 255, 255, 900)]
+    stage.feed(_list("A"), *[_act(Click, "A")] * 300)
+    assert stage.history("u", "clicks", "list_clicks") == [(255, 0)]
     own = stage.share.visitors.memory.history[stage.visitor("u")]
     own["events"] = 65_535
     stage.feed(_act(Click, "A"))
@@ -211,6 +222,28 @@ def test_a_session_ends_when_nothing_came_for_the_gap(stage: Stage) -> None:
     assert _session(stage) == (T, 3, 1, 2)
     stage.feed(_list("AB", T + 2 * gap + 1))
     assert _session(stage) == (T + 2 * gap + 1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("shown", "named", "in_list"),
+    [(None, None, True), ("s", "s", True), ("s", None, False), ("s", "other", False), (None, "other", True)],
+)
+def test_where_lists_have_names_a_click_that_names_none_is_a_consequence_not_an_answer(
+    stage: Stage, shown: str | None, named: str | None, in_list: bool
+) -> None:
+    assert _labels(stage, _list("AB", slate_id=shown), _act(Click, "B", slate_id=named)) == [(0, 1, 0)]
+    visitor = stage.share.visitors.memory.visitor[stage.visitor("u")]
+    assert visitor["click_place"] == (2 if in_list else 0)
+    assert visitor["last"] == (ACT_IN_LIST if in_list else ACT_ELSEWHERE)
+    assert stage.history("u", "clicks", "list_clicks") == [(1, int(in_list))]
+
+
+def test_the_newest_event_is_remembered_by_what_it_was(stage: Stage) -> None:
+    found = []
+    for event in (_act(Cart, "X"), Search(user_id="u", ts=T, query="shoes"), _list("AB"), _act(Cart, "A")):
+        stage.feed(event)
+        found.append(stage.share.visitors.memory.visitor[stage.visitor("u")]["last"])
+    assert found == [ACT_ELSEWHERE, A_SEARCH, A_LIST, ACT_IN_LIST]
 
 
 def test_features_are_frozen_before_the_list_itself_counts(stage: Stage) -> None:

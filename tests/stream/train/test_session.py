@@ -198,7 +198,7 @@ class Diary(Learner):
     steps: list[tuple[int, bool]]
 
     def learn(self, lists: Lists, *args: Any, **kwargs: Any) -> float:
-        self.steps.append((len(lists), kwargs.get("fresh") == 0))
+        self.steps.append((len(lists), kwargs.get("again", False)))
         return super().learn(lists, *args, **kwargs)
 
 
@@ -274,7 +274,7 @@ def test_poisoned_labels_do_not_reach_the_ranks(stage: Stage) -> None:
     stage.turns(280)
     good = insight(stage, stage.served())
     before = stage.decisions()["rejected"]
-    stage.turns(30, per_turn=40, flip=True)
+    stage.turns(60, per_turn=40, flip=True)
     assert stage.decisions()["rejected"] > before
     letter = json.loads(stage.letters()[-1].value or b"")
     assert letter["reason"] == "worse"
