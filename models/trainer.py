@@ -168,7 +168,7 @@ class Trainer:
             + entire_space(out, batch.labels, self._settled(batch, settled))
             + LEVEL * out.score.mean().square()
         )
-        leaves = [flat, *item.values(), *category.values()]
+        leaves = [flat] if again else [flat, *item.values(), *category.values()]
         gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)  # 4. backward
         value, norm = loss.item(), gradients[0].norm().item()
         if not np.isfinite(value + norm):
@@ -332,5 +332,5 @@ def _rebinned(w: dict[str, Array], before: Array, after: Array) -> dict[str, Arr
 
 
 def _blank(leaves: Leaves) -> Leaves:
-    """Rows of zeros instead."""
-    return {name: torch.zeros_like(leaf, requires_grad=True) for name, leaf in leaves.items()}
+    """Rows of zeros instead, which learn nothing."""
+    return {name: torch.zeros_like(leaf, requires_grad=False) for name, leaf in leaves.items()}

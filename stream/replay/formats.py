@@ -1,7 +1,8 @@
 """Recorded streams as events: one function per format, one row in, its records out.
 
 ========  ===================================================================================
-events    JSON lines of our own events (`stream.messages`)
+events    JSON lines of our own events (`stream.messages`); without a ``type``, of catalogue entries,
+          with a ``ts`` that says when they became known
 rees46    a view is a click without a list; catalogue fields become `items`
 tmall     ``fav`` is a click
 trivago   a clickout is an impression of its list and a click on its reference; what touches an
@@ -29,6 +30,7 @@ from stream.messages import (
     Purchase,
     Remove,
     Search,
+    Timestamp,
     decode_event,
     decode_item,
     encode_json,
@@ -85,17 +87,37 @@ class Format(Protocol):
         ...
 
 
+class _Line(msgspec.Struct):
+    """What tells a catalogue entry from an event."""
+
+    type: object = None
+    user_id: object = None
+    ts: Timestamp | None = None
+
+
 class Events:
-    """Our own events; one without an `event_id` gets its place in the file for one."""
+    """Our own events and catalogue; an event without an `event_id` gets its place in the file for one."""
 
     columns: Sequence[str] = ()
 
     def read(self, row: Row, name: str) -> list[Recorded]:
-        """The event of one line."""
-        event = decode_event(row["line"].encode("utf-8", "surrogateescape"))
+        """The event or catalogue entry of one line."""
+        line = row["line"].encode("utf-8", "surrogateescape")
+        told = _tell(line)
+        if told.type is None and told.user_id is None and told.ts is not None:
+            item = decode_item(line)
+            return [Recorded(epoch_ms(told.ts), ("", 0), "items", item.item_id.encode(), encode_json(item))]
+        event = decode_event(line)
         if event.event_id is None:
             event = msgspec.structs.replace(event, event_id=name)
         return [record(event)]
+
+
+def _tell(line: bytes) -> _Line:
+    try:
+        return msgspec.json.decode(line, type=_Line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Line()  # no event either, which says what is wrong
 
 
 class Rees46:

@@ -143,6 +143,24 @@ def test_own_events_keep_what_they_say_and_get_an_id(tmp_path: Path, name: str) 
     assert [(e.ts, e.event_id) for e in events] == [(T, "mine"), (T + 1, f"{name}:1")]
 
 
+def test_own_catalogue_entries_have_the_time_at_which_they_were_told(tmp_path: Path) -> None:
+    lines = [
+        {"type": "click", "user_id": "u", "item_id": "i", "ts": T + 1},
+        {"item_id": "i", "price": 2, "ts": T},
+        {"item_id": "i", "user_id": "u", "ts": T},  # an event whose type was forgotten
+        {"item_id": "j"},
+        {"item_id": "k", "price": -2, "ts": T},
+    ]
+    path = tmp_path / "e.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    recording = read(path, "events")
+    assert [(r.ts, r.topic, r.key) for r in recording.records] == [
+        (T, "items", b"i"),
+        (T + 1, "events", b"u"),
+    ]
+    assert [b.line for b in recording.broken] == [3, 4, 5]
+
+
 def test_reading_a_file_twice_gives_the_same_records(tmp_path: Path) -> None:
     assert load(tmp_path, "trivago", TRIVAGO) == load(tmp_path, "trivago", TRIVAGO)
 
