@@ -333,4 +333,4 @@ def _rebinned(w: dict[str, Array], before: Array, after: Array) -> dict[str, Arr
 
 def _blank(leaves: Leaves) -> Leaves:
     """Rows of zeros instead, which learn nothing."""
-    return {name: torch.zeros_like(leaf, requires_grad=False) for name, leaf in leaves.items()}
+    return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
