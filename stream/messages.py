@@ -349,7 +349,7 @@ CUBES: dict[str, Cube] = {
             "loss_after": REAL,
         },
     ),
-    # counter: consumed | processed | repeated | dead | misrouted | unlisted | slates | ...
+    # counter: consumed | processed | repeated | dead | capped | misrouted | unlisted | slates | ...
     "health": Cube(
         {"second": "DateTime", "role": "String", "counter": "String", "reason": "String"}, {"count": COUNT}
     ),

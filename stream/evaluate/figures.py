@@ -48,8 +48,8 @@ class Figures(msgspec.Struct, frozen=True):
         and where a source alone has all the places.
     sync
         Interval -> figures over the second half.
-    refused, set_aside
-        Events that rank could not take; batches that the gate turned away, as dead letters tell.
+    refused, capped, set_aside
+        Events that rank could not take, or left out as part of a flood; batches that the gate turned away.
     """
 
     lists: int = 0
@@ -60,6 +60,7 @@ class Figures(msgspec.Struct, frozen=True):
     recall: dict[str, dict[str, float]] = {}
     sync: dict[str, Synced] = {}
     refused: int = 0
+    capped: int = 0
     set_aside: int = 0
 
 

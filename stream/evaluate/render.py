@@ -16,8 +16,11 @@ from stream.evaluate.run import Speed
 def render(figures: Figures) -> RenderableType:
     """Tables of what there is."""
     lines = [(Text(title, "bold"), table, "") for title, table in _tables(figures)]
-    letters = f"{figures.refused:,} events refused; {figures.set_aside:,} batches set aside by the gate"
-    return Group(*(part for each in lines for part in each), letters)
+    left_out = (
+        f"{figures.refused:,} events refused, {figures.capped:,} of floods left out; "
+        f"{figures.set_aside:,} batches set aside by the gate"
+    )
+    return Group(*(part for each in lines for part in each), left_out)
 
 
 def tell(speed: Speed) -> str:

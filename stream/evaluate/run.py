@@ -215,7 +215,8 @@ class Run:
         else:
             figures = figures_of_lists(self._guesses.table(self._shown), synced, half)
         wrote = [dict(letter.headers)["role"] for letter in self._log.outputs("dead-letters")]
-        return replace(figures, refused=wrote.count(b"rank"), set_aside=wrote.count(b"train"))
+        refused, set_aside = wrote.count(b"rank"), wrote.count(b"train")
+        return replace(figures, refused=refused, capped=self.rank.capped, set_aside=set_aside)
 
     def speed(self) -> Speed:
         """How long all that has passed took."""

@@ -20,6 +20,7 @@ from stream.rank.catalogue import Catalogue
 from stream.rank.decode import IMPRESSION, PURCHASE, Columns
 from stream.rank.features import gather_neighbours
 from stream.rank.feedback import NO_LIST
+from stream.rank.flood import Capped
 from stream.rank.given import Given, Seen, blank
 from stream.rank.models import Slot
 from stream.rank.publish import Publisher, Stock
@@ -106,7 +107,15 @@ class OnDemand(Publisher):
 
 
 class WatchedRank(Rank):
-    """Rank that `audience` watches; `copies` follow its model, batch by batch."""
+    """Rank that `audience` watches; `copies` follow its model, batch by batch.
+
+    Attributes
+    ----------
+    read
+        Broadcast topic -> records read of it.
+    capped
+        Events left out as part of a flood.
+    """
 
     def __init__(
         self, settings: Settings, store: Store, audience: Audience, copies: Mapping[str, Copy]
@@ -118,6 +127,7 @@ class WatchedRank(Rank):
             replace(settings, slate=whole), self.shape, self.arms, self.limits, self.scratch
         )
         self.read: dict[str, int] = {}
+        self.capped = 0
         self._slates: dict[int, int] = {}
         self._watched = False
 
@@ -130,6 +140,11 @@ class WatchedRank(Rank):
         """Take in broadcast records; notes how far each topic has been read."""
         self.read[records.topic] = records.offsets[-1] + 1
         return super().absorb(records, now)
+
+    def _cap(self, columns: Columns, share: Share) -> Capped:
+        capped = super()._cap(columns, share)
+        self.capped += len(capped.left_out)
+        return capped
 
     def _take(self, columns: Columns, given: Given, share: Share) -> Seen:
         if not self._watched:

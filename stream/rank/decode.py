@@ -102,6 +102,12 @@ class Columns(NamedTuple):
     shown_price: Array
 
 
+BY_EVENT = (
+    "record", "offset", "ts", "broker_ts", "kind", "user", "item", "price", "quantity", "slate", "own",
+)  # fmt: skip
+"""Columns [n]."""
+
+
 class Decoded(NamedTuple):
     """A batch, sorted out: every record is a valid event, dead, or repeated (its index in the batch)."""
 
@@ -142,6 +148,22 @@ def decode(records: Records, users: Hashes, items: Hashes, recent: Recent, max_a
         events.append(event)
         index.append(i)
     return Decoded(_columns(records, events, np.array(index, np.int64), users, items), dead, repeated)
+
+
+def pick(columns: Columns, index: Array) -> Columns:
+    """The events `index` (int64, ascending) with what they show."""
+    size = np.diff(columns.start)
+    kept = np.zeros(len(size), bool)
+    kept[index] = True
+    shown = np.repeat(kept, size)
+    by_event = {name: getattr(columns, name)[index] for name in BY_EVENT}
+    return Columns(
+        events=[columns.events[i] for i in index.tolist()],
+        **by_event,
+        start=np.concatenate([[0], np.cumsum(size[index])]).astype(np.int64),
+        shown=columns.shown[shown],
+        shown_price=columns.shown_price[shown],
+    )
 
 
 def _is_plain(event: AnyEvent, latest: int) -> bool:

@@ -39,11 +39,18 @@ def count_records(
     dead: list[Dead],
     repeated: list[int],
     misrouted: Array,
+    capped: Array,
 ) -> None:
-    """Account for every record of a batch, in its own second: consumed = processed + repeated + dead.
+    """Account for every record of a batch, in its own second.
+
+    consumed = processed + repeated + dead + capped
 
     Parameters
     ----------
+    columns
+        What is processed.
+    capped
+        Indices (int [*]) of the records of floods.
     misrouted
         Indices (int [*]) of the events that belong to another partition.
     """
@@ -52,6 +59,7 @@ def count_records(
         "consumed": seconds,
         "processed": seconds[columns.record],
         "repeated": seconds[repeated],
+        "capped": seconds[capped],
         "misrouted": seconds[columns.record[misrouted]],
     }
     for counter, second in of_counter.items():

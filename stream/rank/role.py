@@ -24,6 +24,7 @@ from stream.rank.choices import count_choices
 from stream.rank.decode import IMPRESSION, Columns, Decoded, decode
 from stream.rank.examples import encode_examples
 from stream.rank.feedback import take_events
+from stream.rank.flood import MEMORY_MS, Capped, cap
 from stream.rank.given import Given, Seen, blank, give, tell
 from stream.rank.known import Limits
 from stream.rank.models import Slot
@@ -84,6 +85,7 @@ class Rank:
             exclude_bought=settings.slate.exclude_purchased,
             next_per_second=settings.features.next_per_second,
         )
+        self.most = settings.features.events_per_s * MEMORY_MS / 1000
         self.scratch = scratch(self.shape.history, self.shape.neighbours)
         self.publisher = Publisher(settings, self.shape, self.arms, self.limits, self.scratch)
         candidates = settings.slate.candidates
@@ -101,7 +103,8 @@ class Rank:
             Records("events", NOWHERE, [0, 1], [10**12] * 2, [None] * 2, list(events)), share
         )[0]
         self._routes(columns)
-        given = self._given(columns, share)
+        columns, rows, _ = self._cap(columns, share)
+        given = self._given(columns, rows, share)
         self._take(columns, given, share)
         self.publisher.prepare(self.slots["fresh"], self.catalogue)
         del self.shares[NOWHERE]
@@ -240,16 +243,17 @@ class Rank:
     def _process(self, records: Records, now: float, quiet: bool) -> list[Output]:
         partition = records.partition
         share = self.shares[partition]
-        columns, dead, repeated = self._decode(records, share)
+        decoded, dead, repeated = self._decode(records, share)
+        columns, rows, capped = self._cap(decoded, share)
         self.counts.advance(partition, records.offsets[-1])
         misrouted = np.flatnonzero(self._routes(columns) != partition)
-        outcomes.count_records(self.counts, records, columns, dead, repeated, misrouted)
+        outcomes.count_records(self.counts, records, columns, dead, repeated, misrouted, capped)
         outputs = [dead_letter(records, d.record, d.reason, self.name, now) for d in dead]
         share.since_checkpoint += len(records.offsets)
         if not columns.events:
             return outputs
         share.newest_ts = max(share.newest_ts, int(columns.ts.max()))
-        given = self._given(columns, share)
+        given = self._given(columns, rows, share)
         seen = self._take(columns, given, share)
         outcomes.count_events(self.counts, partition, columns, given, seen, self.arms.names, share.surfaces)
         count_choices(self.counts, partition, columns, given, seen, self.arms.names)
@@ -264,6 +268,11 @@ class Rank:
     def _decode(self, records: Records, share: Share) -> Decoded:
         max_ahead = int(self.settings.features.max_ahead_s * 1000)
         return decode(records, self.users, self.items, share.recent, max_ahead)
+
+    def _cap(self, columns: Columns, share: Share) -> Capped:
+        """Leave floods out."""
+        rows = share.visitors.rows(columns.user)
+        return cap(columns, rows, share.visitors.memory.visitor, self.most)
 
     def _routes(self, columns: Columns) -> Array:
         """The partition (int64 [n]) that each event belongs to."""
@@ -288,8 +297,8 @@ class Rank:
             Pool(fresh.trending, catalogue.newest(len(self._offered[0])), fresh.alike, *self._offered),
         )
 
-    def _given(self, columns: Columns, share: Share) -> Given:
-        given = give(columns, share.visitors.rows(columns.user))
+    def _given(self, columns: Columns, rows: Array, share: Share) -> Given:
+        given = give(columns, rows)
         given.event["arm"] = self.arms.of(columns.user)
         for i in np.flatnonzero(columns.kind == IMPRESSION).tolist():
             event = columns.events[i]

@@ -39,6 +39,8 @@ VISITOR = np.dtype(
         ("last_ts", np.int64),  # newest event
         ("session_ts", np.int64),  # start of the session
         ("published", np.uint64),  # hash of the slate published last
+        ("burst_ts", np.int64),  # when `burst` was so large
+        ("burst", np.float64),  # events of late, see `flood`
         ("steps", np.int32),  # events in the session
         ("session_clicks", np.int32),
         ("click_place", np.int32),  # place of the last click in its list, from 1; 0 none

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,11 +111,9 @@ class Client:
 
     def balanced(self) -> bool:
         """Whether `health` accounts for every record of `events`, none forgotten and none twice."""
-        n = self.health()
-        consumed = n.get("consumed", 0)
-        return consumed + n.get("lost", 0) == self.end_of("events") and consumed == n.get(
-            "processed", 0
-        ) + n.get("repeated", 0) + n.get("dead", 0)
+        n = Counter(self.health())
+        became = n["processed"] + n["repeated"] + n["dead"] + n["capped"]
+        return n["consumed"] + n["lost"] == self.end_of("events") and n["consumed"] == became
 
     def end_of(self, topic: str) -> int:
         """Records that a topic has taken, all partitions together."""

@@ -15,6 +15,7 @@ from stream.log import Output
 from stream.memory import MemoryLog
 from stream.messages import Click, Impression, decode_event
 from stream.rank.role import Rank
+from stream.replay.formats import record
 from stream.runner import Runner
 from stream.train.role import Train
 from stream.train.versions import Gate
@@ -195,6 +196,14 @@ def test_events_that_rank_refuses_are_counted(tmp_path):
     assert (figures.refused, figures.lists) == (1, 20)
 
 
+def test_events_of_a_flood_are_left_out_and_counted(tmp_path):
+    records = lists(20)
+    clicks = [record(Click(user_id="bot", ts=records[-1].ts, item_id="i0")) for _ in range(130)]
+    features = msgspec.structs.replace(SMALL.features, events_per_s=5.0)  # 100 at once
+    settings = msgspec.structs.replace(SMALL, features=features)
+    assert run(records + clicks, tmp_path, settings=settings).capped == 30
+
+
 def test_lists_that_nobody_clicks_tell_nothing(tmp_path):
     shown = [each for each in lists(20) if b"impression" in each.value]
     figures = run(shown, tmp_path)
@@ -204,7 +213,7 @@ def test_lists_that_nobody_clicks_tell_nothing(tmp_path):
 
 
 def test_batches_that_the_gate_turns_away_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(Gate, "judge", lambda self: Verdict(False, "worse", 0.1, 0.2, 0.01))
+    monkeypatch.setattr(Gate, "judge", lambda self, learned: Verdict(False, "worse", 0.1, 0.2, 0.01))
     assert run(lists(60), tmp_path).set_aside > 0
 
 

@@ -21,7 +21,9 @@ T = 1_700_000_040_000
 
 SMALL = Settings(
     kafka=Kafka(partitions=1),
-    features=Features(history=4, lists=3, users=8192, items=1000, session_gap_s=60.0, list_window_s=30.0),
+    features=Features(
+        history=4, lists=3, users=8192, items=1000, session_gap_s=60.0, list_window_s=30.0, events_per_s=1e6
+    ),
     slate=SlateSettings(size=3, candidates=16, explore=0.0),
     train=Train(rows=2048, width=4, hidden=8),
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from stream.ids import Hashes, hash_id
 from stream.log import Records
 from stream.messages import LATEST_TS, MAX_LIST
-from stream.rank.decode import CART, IMPRESSION, KINDS, SEARCH, Decoded, decode
+from stream.rank.decode import CART, IMPRESSION, KINDS, SEARCH, Decoded, decode, pick
 from stream.rank.recent import Recent
 from tests.stream.rank.stage import T
 
@@ -20,6 +21,20 @@ def _decode(*values: bytes | None, broker_ms: int = T) -> Decoded:
     n = len(values)
     records = Records("events", 0, list(range(10, 10 + n)), [broker_ms] * n, [None] * n, list(values))
     return decode(records, Hashes(100), Hashes(100), Recent(600_000), AHEAD)
+
+
+def test_some_events_are_picked_with_what_they_show() -> None:
+    columns = _decode(
+        _shown(items=["a", "b"], prices=[1, 2]), _event(), _shown(items=["c"]), _shown(items=["d", "e", "f"])
+    ).columns
+    whole = pick(columns, np.arange(4))
+    assert [np.array_equal(x, y) for x, y in zip(whole, columns, strict=True)] == [True] * len(columns)
+    some = pick(columns, np.array([1, 3]))
+    assert [type(e).__name__ for e in some.events] == ["Click", "Impression"]
+    assert (some.record.tolist(), some.start.tolist()) == ([1, 3], [0, 0, 3])
+    assert some.shown.tolist() == [hash_id(name) for name in "def"]
+    assert some.shown_price.tolist() == [-1.0] * 3
+    assert pick(columns, np.zeros(0, np.int64)).start.tolist() == [0]
 
 
 def _event(**fields: object) -> bytes:
