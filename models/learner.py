@@ -233,7 +233,7 @@ class Learner:
                 part.load_state(parts[name])
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, ValueError) as error:
             raise ValueError(f"not a state of this learner: {error}") from None
-        self.names.of_row, self.names.waiting = state.names, state.waiting
+        self.names.load(state.names, state.waiting)
         self.through = state.through
 
     def _parts(self) -> dict[str, Trainer | Admission | Statistics | Covisitation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from models.batch import Array
@@ -31,7 +32,8 @@ class Names:
 
     def __init__(self, waiting: int) -> None:
         self.of_row: dict[int, str] = {}
-        self.waiting: dict[int, str] = {}
+        # finding the first of a plain dict costs as much as was taken from its front before
+        self.waiting: OrderedDict[int, str] = OrderedDict()
         self._limit = waiting
 
     def hear(self, names: Mapping[int, str], rows: Mapping[int, int]) -> list[int]:
@@ -60,11 +62,15 @@ class Names:
             if name is not None:
                 self.of_row[row] = name
 
+    def load(self, of_row: dict[int, str], waiting: dict[int, str]) -> None:
+        """Go on from what was known when these attributes were kept."""
+        self.of_row, self.waiting = of_row, OrderedDict(waiting)
+
     def _wait(self, id_: int, name: str) -> None:
         self.waiting.pop(id_, None)
         self.waiting[id_] = name
         while len(self.waiting) > self._limit:
-            del self.waiting[next(iter(self.waiting))]
+            self.waiting.popitem(last=False)
 
 
 def by_id(ids: Array, rows: Array) -> dict[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import xxhash
 
 from stream.partition import partition_of
@@ -21,6 +23,10 @@ def hash_id(name: str) -> int:
     True
     """
     return max(xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass")), RESERVED)
+
+
+FRESH = 4
+"""How many times the names of a memory wait to be told, at most."""
 
 
 class Hashes(dict[str, int]):
@@ -46,6 +52,8 @@ class Hashes(dict[str, int]):
 class Ids(Hashes):
     """`Hashes` that tell which names are new.
 
+    Of what is not taken for too long the oldest are forgotten: they are new again when they come again.
+
     Attributes
     ----------
     fresh : dict[int, str]
@@ -61,11 +69,13 @@ class Ids(Hashes):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self.fresh: dict[int, str] = {}
+        self.fresh: OrderedDict[int, str] = OrderedDict()
 
     def __missing__(self, name: str) -> int:
         code = super().__missing__(name)
         self.fresh[code] = name
+        if len(self.fresh) > FRESH * self.limit:
+            self.pop(self.fresh.popitem(last=False)[1], None)
         return code
 
     def take_fresh(self, limit_bytes: int) -> dict[int, str]:

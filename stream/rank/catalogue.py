@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ class Catalogue:
         self.row_of: dict[int, int] = {}
         self.table = Table(1024)
         self.items = np.zeros(1024, ITEM)
-        self._retired: dict[int, None] = {}
+        self._retired: OrderedDict[int, None] = OrderedDict()
         self._newest: Array | None = None
         self._asked = 0
 
@@ -121,8 +122,8 @@ class Catalogue:
             row = len(self.row_of)
             self._ensure(row)
         elif self._retired:
-            oldest = next(iter(self._retired))
-            del self._retired[oldest], self.names[oldest]
+            oldest, _ = self._retired.popitem(last=False)
+            del self.names[oldest]
             row = self.row_of.pop(oldest)
         else:
             raise Poison(f"the catalogue is full ({self.limit} items): raise features.items")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.ids import ENVELOPE, RESERVED, Hashes, Ids, Routes, hash_id
+from stream.ids import ENVELOPE, FRESH, RESERVED, Hashes, Ids, Routes, hash_id
 from stream.partition import partition_of
 
 
@@ -27,6 +27,16 @@ def test_fresh_names_outlive_the_memory_of_their_hashes() -> None:
     names = [f"name-{i}" for i in range(35)]
     codes = [ids[name] for name in names]
     assert ids.take_fresh(10**6) == dict(zip(codes, names, strict=True))
+
+
+def test_fresh_names_that_nobody_takes_are_forgotten_oldest_first_and_new_again_later() -> None:
+    ids = Ids(limit=10)
+    names = [f"name-{i}" for i in range(95)]
+    for name in names:
+        ids[name]
+    assert list(ids.fresh.values()) == names[-FRESH * 10 :]
+    ids[names[0]]
+    assert list(ids.take_fresh(10**6).values()) == [*names[1 - FRESH * 10 :], names[0]]
 
 
 def test_fresh_names_that_do_not_fit_wait() -> None:
