@@ -174,8 +174,10 @@ class Buffer:
         return numbers
 
     def newest(self, count: int, since: int) -> Array:
-        """Numbers from `since` on of the `count` lists judged last."""
-        return np.arange(max(since, self.tail, self._judged - count), self._judged)
+        """Numbers from `since` on of the `count` lists judged last that are not set aside."""
+        numbers = np.arange(max(since, self.tail, self._judged - AT_ONCE), self._judged)
+        kept: Array = numbers[~self._lists["aside"][numbers % self.capacity]][-count:]
+        return kept
 
     def set_aside(self, numbers: Array) -> None:
         """Never learn from these again."""

@@ -45,6 +45,9 @@ COLUMNS: dict[str, tuple[type, str]] = {
 }
 """Type and shape of each column of `Examples`; letters as in its docstring."""
 
+LARGEST = 1e12
+"""Most that a feature or an age (s) can be: far beyond what is measured, far below where sums overflow."""
+
 
 class Shown(NamedTuple):
     """Lists with what is known of them beside the model's input; columns [B].
@@ -192,8 +195,8 @@ def _check(columns: dict[str, Array]) -> None:
         if ((columns[name] < 0) | (columns[name] > LATEST_TS)).any():
             raise Poison(f"{name}: not within 1970 to 2100")
     for name in ("features", "list_age", "act_age"):
-        if not np.isfinite(columns[name]).all():
-            raise Poison(f"{name}: not all are finite")
+        if not (np.abs(columns[name]) <= LARGEST).all():  # NaN is not
+            raise Poison(f"{name}: not all are finite, and within {LARGEST:g} of zero")
 
 
 def _lists(columns: dict[str, Array], shape: Shape) -> Lists:

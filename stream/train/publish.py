@@ -118,16 +118,22 @@ class Publisher:
         return outputs
 
     def judge(self) -> Verdict:
-        """Let the gate decide on what was learned since it last did; if it objects, go back."""
+        """Let the gate decide on what was learned since it last did; if it objects, go back.
+
+        Lists that have settled are set aside then; those that have not are learned from when they do.
+        """
         if not self._learned:
             return Verdict(True, "nothing learned", 0.0, 0.0, 0.0)
-        verdict = self._gate.judge()
+        numbers = np.concatenate(self._learned)
+        verdict = self._gate.judge(numbers)
         if not verdict.accepted:
-            numbers = np.concatenate(self._learned)
             self._learner.rollback()
             self._labels = []
             self._count("rejected", len(numbers), verdict)
-            self.set_aside(numbers, verdict._asdict())
+            # the others still wait for their labels: without them, nothing would say how probable a click
+            # is when they are due, the next versions would be worse for it, and turned away in their turn
+            settled = self._buffer.column("settled", numbers)
+            self.set_aside(np.unique(numbers[settled]), verdict._asdict())
         self._learned = []
         self._gate.keep()
         return verdict

@@ -20,7 +20,7 @@ from stream.settings import Settings, shape_of
 from stream.train.session import Session
 from stream.train.versions import UNIT
 
-STATE = 2
+STATE = 3
 """Version of what a checkpoint holds."""
 
 

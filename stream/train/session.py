@@ -31,7 +31,8 @@ from stream.messages import encode_binary
 from stream.settings import Settings, shape_of
 from stream.train import measure
 from stream.train.buffer import AT_ONCE, Buffer, Guess
-from stream.train.join import Batch, Labels, Shown, decode, merge, select
+from stream.train.join import Acts, Batch, Labels, Shown, decode, merge, select
+from stream.train.partitions import Partitions
 from stream.train.publish import Label, Publisher
 from stream.train.shadows import LAGS, Shadows
 from stream.train.streamtime import StreamTime
@@ -94,6 +95,7 @@ class Session:
         self.partitions = partitions
         self.buffer = Buffer(self.shape, self.settings.buffer_lists)
         self.shadows = Shadows(learner, LAGS)
+        self.alike = Partitions(partitions)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
         self.time = StreamTime()
@@ -143,6 +145,7 @@ class Session:
             "learner": self.learner.state(),
             "buffer": self.buffer.state(),
             "shadows": self.shadows.state(),
+            "alike": self.alike.state(),
             "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
             "passed": self._passed,
             "time": self.time.ms,
@@ -157,6 +160,7 @@ class Session:
         self.learner.restore(state["learner"])
         self.buffer.restore(state["buffer"])
         self.shadows.restore(state["shadows"])
+        self.alike.load_state(state["alike"])
         for p, counts in state["counts"].items():
             self.counts.restore(p, counts)
         self._passed = dict(state["passed"])
@@ -187,6 +191,8 @@ class Session:
                 letters.append(dead_letter(records, i, str(error), measure.ROLE, now))
                 rows.append((second, "dead", re.sub(r"\d+", "#", str(error)[:120]), 1))
                 continue
+            if p in self.alike.unlike:
+                batch = batch._replace(acts=Acts(*(column[:0] for column in batch.acts)))
             self._inbox.append(batch)
             unseen = int(batch.shown.unseen.sum())
             rows.append((second, "lists", "", len(batch.shown) - unseen))
@@ -220,7 +226,8 @@ class Session:
 
     def _count_lists(self, shown: Shown) -> None:
         size = np.diff(shown.lists.start)
-        real, ts = np.repeat(~shown.unseen, size), np.repeat(shown.ts, size)
+        real = np.repeat(~shown.unseen & ~self.alike.out(shown.partition), size)
+        ts = np.repeat(shown.ts, size)
         self.learner.count_lists(shown.lists.item[real], shown.lists.category[real], ts[real])
 
     def _predict(self, lists: Lists) -> Guess:
@@ -260,7 +267,9 @@ class Session:
         self._behind_since = np.inf if self.buffer.waiting < size else min(self._behind_since, now)
 
     def _step(self, numbers: Array, settles: Array) -> None:
-        if not len(numbers):  # they waited so long that newer lists took their place
+        mine = self._sift(numbers)
+        numbers, settles = numbers[mine], settles[mine]
+        if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
         loss = self.learner.learn(self.buffer.gather(numbers), settled=settles)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
@@ -269,6 +278,16 @@ class Session:
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
+
+    def _sift(self, numbers: Array) -> Array:
+        """Which of these lists (bool) to learn from; those of a partition unlike the others are set aside."""
+        out = self.alike.sift(self.buffer, numbers)
+        self.buffer.set_aside(numbers[out])
+        where, ts = (self.buffer.column(name, numbers[out]) for name in ("partition", "broker_ts"))
+        measure.count_each(self.counts, "aside", where, ts)
+        for n in numbers[out].tolist():
+            self._unlearned.pop(n, None)
+        return ~out
 
     def _count(self) -> list[Output]:
         """Judge the lists whose time has come, and publish what was counted."""

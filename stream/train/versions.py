@@ -33,6 +33,9 @@ SNAPSHOTS = 3
 SAMPLE = 64
 """Lists of each kind that the gate looks at: the newest judged ones, and trusted older ones."""
 
+REFUSED = 256
+"""Lists of a refused version that are looked at when its successors are refused again and again."""
+
 TOLERANCE = 0.05
 """Share by which a loss may rise within one version: a world that drifts moves it by less, steadily."""
 
@@ -48,12 +51,15 @@ class Gate:
 
     Newest and older lists are compared apart: what poisons the newest labels makes the model fit them.
     A gate that never gave way would freeze the model when the world changes at once: what is new looks
-    bad on everything old. After `PATIENCE` objections it does, and lists from before no longer speak.
+    bad on everything old. After `PATIENCE` objections it does, and lists from before no longer speak; but
+    only to a model that knows better what the one refused before it had learned. Else the world is not
+    what has changed.
     """
 
     def __init__(self, learner: Learner, buffer: Buffer, rng: np.random.Generator) -> None:
         self._learner, self._buffer, self._rng = learner, buffer, rng
         self._since = self._objections = 0
+        self._refused = np.zeros(0, np.int64)
         self.keep()
 
     def keep(self) -> None:
@@ -66,16 +72,17 @@ class Gate:
         self._unseen = self._buffer.column("unseen", numbers)
         self._before = self._losses()
 
-    def judge(self) -> Verdict:
-        """Whether the model may be published; the first objection if there is one."""
+    def judge(self, learned: Array) -> Verdict:
+        """Whether the model may be published, after it `learned` these lists; else the first objection."""
         after = self._losses()
         parts = slice(0, self._border), slice(self._border, None)
         verdicts = [_tolerant(gate.judge(self._before[part], after[part])) for part in parts]
         verdict = next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
         self._objections = 0 if verdict.accepted else self._objections + 1
-        if self._objections > PATIENCE and np.isfinite(verdict.after):
+        if self._objections > PATIENCE and self._knows_better(np.setdiff1d(self._refused, learned)):
             self._objections, self._since = 0, self._buffer.head
             verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
+        self._refused = learned[:0] if verdict.accepted else learned[-REFUSED:]
         return verdict
 
     def _losses(self) -> Array:
@@ -85,6 +92,17 @@ class Gate:
         # what nobody saw has no probabilities, only an order
         order, all_tasks = order_losses(start, guess.score, labels), list_losses(start, guess.p, labels)
         return np.where(self._unseen, order, all_tasks)
+
+    def _knows_better(self, numbers: Array) -> bool:
+        """Whether these lists, from which it has not learned, are explained better than when they arrived."""
+        numbers = numbers[~self._buffer.column("unseen", numbers)]
+        if not len(numbers):
+            return False
+        lists, said = self._buffer.gather(numbers), self._buffer.guesses(numbers)
+        before, after = (
+            list_losses(lists.start, p, lists.labels) for p in (said.p, self._learner.predict(lists).p)
+        )
+        return bool(np.isfinite(after).all() and after.mean() < before.mean())
 
 
 def _tolerant(verdict: Verdict) -> Verdict:

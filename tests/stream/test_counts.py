@@ -26,11 +26,11 @@ def rows(messages: list[Outcomes], cube: str) -> dict[tuple[Any, ...], tuple[Any
         sums = set(counts_module.CUBES[cube].sums)
         for values in zip(*columns.values(), strict=True):
             row = dict(zip(names, values, strict=True))
-            key = (message.block, *(v for k, v in row.items() if k not in sums))
+            key = (message.partition, message.block, *(v for k, v in row.items() if k not in sums))
             if key not in newest or message.version >= newest[key][0]:
                 newest[key] = (message.version, tuple(v for k, v in row.items() if k in sums))
     total: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-    for (_, *dims), (_, sums_) in newest.items():
+    for (_, _, *dims), (_, sums_) in newest.items():
         old = total.get(tuple(dims), (0,) * len(sums_))
         total[tuple(dims)] = tuple(a + b for a, b in zip(old, sums_, strict=True))
     return total

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import FEATURE, Array, F, Shape
+from models.batch import FEATURE, Array, F, Lists, Shape
 from stream.messages import UNSEEN, Examples, encode_binary
-from stream.train.join import COLUMNS
+from stream.train.join import COLUMNS, decode
 
 T0 = 1_700_000_000_000
 ITEMS = 60
@@ -88,8 +88,13 @@ def acts(shape: Shape, offset: list[int], items: list[int], ts: int = T0) -> dic
 class World:
     """Lists of random items; an item's own appeal and its price decide on a click, seen one step later."""
 
-    def __init__(self, shape: Shape, seed: int = 0, unseen: bool = False) -> None:
-        self.shape, self.rng, self.unseen = shape, np.random.default_rng(seed), unseen
+    def __init__(self, shape: Shape, seed: int = 0, unseen: bool = False, partition: int = 0) -> None:
+        self.shape, self.rng, self.unseen, self.partition = (
+            shape,
+            np.random.default_rng(seed),
+            unseen,
+            partition,
+        )
         self.appeal = self.rng.normal(0, 1.5, ITEMS)
         self.offset = 0
         self._late: list[tuple[int, int, int]] = []
@@ -98,8 +103,7 @@ class World:
         """Lists shown at `ts`, and the clicks on those of the step before; `flip`: on what nobody likes."""
         index = np.array([self.rng.choice(ITEMS, SIZE, replace=False) for _ in range(count)])
         features = self.rng.normal(0, 1, (count, SIZE, F)).astype(np.float32)
-        odds = self.appeal[index] + 1.5 * features[:, :, FEATURE["price"]] - 2
-        chance: Array = 1 / (1 + np.exp(-odds))
+        chance = self._chance(index, features)
         clicked = self.rng.random((count, SIZE)) < (1 - chance if flip else chance)
         first, shown = self.offset, [self.offset + b for b in range(count)]
         rows, self._late = (
@@ -118,4 +122,20 @@ class World:
         columns |= labels([(offset, k, 0) for offset, k, _ in rows], ts)
         columns |= acts(self.shape, list(range(first + count, self.offset)), [item for *_, item in rows], ts)
         names = {i + 2: f"item{i}" for i in range(ITEMS)} if first == 0 else {}
-        return encode_binary(message(self.shape, first=first, last=self.offset - 1, names=names, **columns))
+        return encode_binary(
+            message(self.shape, self.partition, first=first, last=self.offset - 1, names=names, **columns)
+        )
+
+    def lists(self, count: int) -> Lists:
+        """Lists as `step` shows them."""
+        batch, _ = decode(self.step(count, T0), self.shape, self.partition)
+        return batch.shown.lists
+
+    def chances(self, lists: Lists) -> Array:
+        """How probable a click on each item is (float [N])."""
+        return self._chance(lists.item.astype(np.int64) - 2, lists.features)
+
+    def _chance(self, index: Array, features: Array) -> Array:
+        odds = self.appeal[index] + 1.5 * features[..., FEATURE["price"]] - 2
+        chance: Array = 1 / (1 + np.exp(-odds))
+        return chance

@@ -197,6 +197,8 @@ def test_only_settled_lists_are_replayed_and_only_judged_ones_trusted() -> None:
     buffer.judge(T0 + 2)
     assert offsets(buffer, buffer.newest(2, 0)) == [2, 3]
     assert offsets(buffer, buffer.newest(9, 2)) == [3]
+    buffer.set_aside(np.array([2]))
+    assert offsets(buffer, buffer.newest(2, 0)) == [1, 2]
     assert buffer.trusted(5, rng, 2).tolist() == []
 
 

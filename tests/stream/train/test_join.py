@@ -69,6 +69,7 @@ def test_a_list_that_nobody_saw_has_no_places_and_says_so() -> None:
         ({"names": {-1: "x"}}, "names: not all are of 64-bit ids"),
         ({"list_broker_ts": [T0, 10 * T0]}, "list_broker_ts: not within 1970 to 2100"),
         ({"label_ts": [-1, T0]}, "label_ts: not within"),
+        ({"features": np.full((5, F), -1e13)}, "features: not all are finite, and within 1e\\+12 of zero"),
         ({"list_age": np.full((2, 4), np.inf)}, "list_age: not all are finite"),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from models.batch import Array, F, Lists
+from models.gate import Verdict
 from models.learner import Learner
 from models.quality import Histogram, auc
 from models.served import Served
@@ -283,6 +284,52 @@ def test_poisoned_labels_do_not_reach_the_ranks(stage: Stage) -> None:
     assert dict(stage.letters()[-1].headers)["role"] == b"train"
     assert good > 0.7
     assert insight(stage, stage.served()) > good - 0.1
+
+
+def test_lists_of_a_refused_version_that_still_wait_for_labels_are_learned_from_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.turns(40)
+    session = stage.role.session
+    assert session is not None
+    buffer = session.buffer
+    refused = Verdict(False, "worse", 0.1, 0.2, 0.0)
+    monkeypatch.setattr(session.publisher._gate, "judge", lambda learned: refused)
+    stage.turns(10)
+    aside = buffer.column("aside", np.arange(buffer.head))
+    assert 0 < aside.sum() < 200
+    assert buffer.column("settled", np.flatnonzero(aside)).all()
+    monkeypatch.undo()
+    waiting = np.flatnonzero(~buffer.column("settled", np.arange(buffer.head)))
+    stage.turns(25)
+    assert buffer.column("settled", waiting).all()
+
+
+def test_a_partition_unlike_the_others_is_kept_out_of_all_that_is_learned_and_counted(
+    settings: Settings, make: Make, tmp_path: Path
+) -> None:
+    learner = make(settings)
+    session = Session(settings, Store(tmp_path / "two"), learner, "train", [0, 1], None)
+    worlds = [World(session.shape, seed=p, partition=p) for p in (0, 1)]
+    for turn in range(40):
+        now = T0 / 1000 + turn * STEP_S
+        for p, world in enumerate(worlds):
+            value = world.step(10, int(now * 1000), flip=p == 1)
+            session.process(Records("examples", p, [turn], [int(now * 1000)], [None], [value]), now)
+        session.tick(now)
+    assert session.alike.unlike == {1}
+    popular = session.learner.items.stats.copy()
+    value = worlds[1].step(10, int(now * 1000))
+    session.process(Records("examples", 1, [40], [int(now * 1000)], [None], [value]), now)
+    session.tick(now)
+    assert (session.learner.items.stats == popular).all()
+    buffer = session.buffer
+    aside = np.flatnonzero(buffer.column("aside", np.arange(buffer.head)))
+    assert len(aside) > 100
+    assert (buffer.column("partition", aside) == 1).all()
+    counted = session.counts.take(1)[0].cubes["health"]
+    told = [n for c, n in zip(counted["counter"], counted["count"], strict=True) if c == "aside"]
+    assert sum(told) > 0
 
 
 def test_a_step_that_is_not_finite_sets_its_lists_aside(settings: Settings, make: Make) -> None:

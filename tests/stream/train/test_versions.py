@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.batch import TASKS, Lists
+from models.batch import TASKS, Array, Lists
 from models.learner import Learner
 from models.trainer import Prediction
 from stream.checkpoint import Store
@@ -22,6 +22,8 @@ from tests.stream.train.synthetic import T0, labels, lists, message
 from tests.stream.train.test_buffer import guess
 
 SHAPE = shape_of(SMALL)
+LEARNED = np.arange(20)
+"""Lists that each version has just learned."""
 
 
 class Opinion:
@@ -47,12 +49,12 @@ def judged(count: int = 40) -> Buffer:
     return buffer
 
 
-def add(buffer: Buffer, first: int, count: int) -> None:
+def add(buffer: Buffer, first: int, count: int, said: float = 0.5) -> None:
     columns = lists(SHAPE, list(range(first, first + count)), T0)
     rows = labels([(o, 0, 0) for o in range(first, first + count)])
     batch, _ = decode(encode_binary(message(SHAPE, **columns, **rows)), SHAPE, 0)
     n = len(batch.shown.lists.item)
-    buffer.append(batch.shown, guess(n), T0)
+    buffer.append(batch.shown, guess(n, said), T0)
     buffer.label(batch.labels)
     buffer.take(count)
     buffer.judge(T0)
@@ -66,7 +68,7 @@ def test_a_version_that_explains_old_lists_worse_is_turned_away() -> None:
     learner = Opinion(0.1)
     it = gate(learner, judged())
     learner.p = 0.6
-    verdict = it.judge()
+    verdict = it.judge(LEARNED)
     assert (verdict.accepted, verdict.reason) == (False, "worse")
 
 
@@ -74,14 +76,14 @@ def test_a_better_version_passes() -> None:
     learner = Opinion(0.6)
     it = gate(learner, judged())
     learner.p = 0.1
-    assert it.judge().accepted
+    assert it.judge(LEARNED).accepted
 
 
 def test_a_version_a_little_worse_everywhere_passes() -> None:
     learner = Opinion(0.1)
     it = gate(learner, judged())
     learner.p = 0.098
-    verdict = it.judge()
+    verdict = it.judge(LEARNED)
     assert verdict.reason == "worse"  # it is, and certainly
     assert verdict.accepted
 
@@ -90,35 +92,54 @@ def test_without_judged_lists_nothing_speaks_against() -> None:
     learner = Opinion(0.1)
     it = gate(learner, Buffer(SHAPE, 10))
     learner.p = 0.9
-    assert it.judge().accepted
+    assert it.judge(LEARNED).accepted
 
 
 def test_a_version_that_is_not_finite_never_passes() -> None:
     learner = Opinion(0.1)
     it = gate(learner, judged())
     learner.p = float("nan")
-    assert [it.judge().reason for _ in range(2 * PATIENCE)] == ["not finite"] * (2 * PATIENCE)
+    assert [it.judge(LEARNED).reason for _ in range(2 * PATIENCE)] == ["not finite"] * (2 * PATIENCE)
 
 
 def test_the_gate_gives_way_when_everything_looks_worse_for_long() -> None:
     learner, buffer = Opinion(0.1), judged()
     it = gate(learner, buffer)
+    add(buffer, 300, 20, said=0.9)
+    learned = np.arange(40, 50), np.arange(50, 60)  # better explained by 0.6 than by what was said of them
     decisions = []
-    for _ in range(PATIENCE + 1):
+    for k in range(PATIENCE + 1):
         learner.p = 0.6
-        decisions.append(it.judge().accepted)
+        decisions.append(it.judge(learned[k % 2]).accepted)
         if not decisions[-1]:
             learner.p = 0.1
         it.keep()
     assert decisions == [False] * PATIENCE + [True]
     learner.p = 0.9  # lists from before the change do not speak any more
-    assert it.judge().accepted
+    assert it.judge(LEARNED).accepted
     it.keep()
     learner.p = 0.3
     add(buffer, 500, 40)
     it.keep()
     learner.p = 0.9  # those after it do
-    assert not it.judge().accepted
+    assert not it.judge(LEARNED).accepted
+
+
+@pytest.mark.parametrize(
+    ("said", "learned"),
+    [(0.3, (np.arange(40, 50), np.arange(50, 60))), (0.9, (np.arange(40, 60), np.arange(40, 60)))],
+)
+def test_the_gate_never_gives_way_to_a_model_that_knows_nothing_better_but_what_it_learned(
+    said: float, learned: tuple[Array, Array]
+) -> None:
+    learner, buffer = Opinion(0.1), judged()
+    it = gate(learner, buffer)
+    add(buffer, 300, 20, said)
+    for k in range(3 * PATIENCE):
+        learner.p = 0.6
+        assert not it.judge(learned[k % 2]).accepted
+        learner.p = 0.1
+        it.keep()
 
 
 def test_objections_that_are_not_in_a_row_do_not_add_up() -> None:
@@ -126,9 +147,9 @@ def test_objections_that_are_not_in_a_row_do_not_add_up() -> None:
     it = gate(learner, judged())
     for _ in range(3 * PATIENCE):
         learner.p = 0.6
-        assert not it.judge().accepted
+        assert not it.judge(LEARNED).accepted
         learner.p = 0.1
-        assert it.judge().accepted
+        assert it.judge(LEARNED).accepted
 
 
 @pytest.fixture
