@@ -7,6 +7,7 @@ Plain readings in, `Alert` or nothing out: no clock, no database. Two files impo
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from statistics import pstdev
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ CLOCK = 8
 
 DEAD_SHARE = 0.01
 STALE_S = 30
+REJECTED_SHARE, REJECTED = 0.25, 5
+"""Of the versions of a minute, and at least so many: now and then one is turned away for an odd batch."""
 SLOW_MS = 1000.0
 QUIET_MS = 60_000
 """One rule speaks once a minute at most: it repeats while its cause lasts."""
@@ -111,8 +114,12 @@ class Reading(NamedTuple):
 
     Attributes
     ----------
-    consumed, dead, misrouted
-        Events of the last minute: read, put to dead-letters, found in a partition that is not their user's.
+    consumed, dead, misrouted, capped
+        Events of the last minute: read, put to dead-letters, found in a partition that is not their user's,
+        turned away because their visitor sent too many.
+    refused, aside, rejected, versions
+        Of train, in the last minute: messages that it could not read; lists of partitions unlike the others,
+        which it did not learn from; versions that the gate turned away, of how many.
     model_age_s
         Seconds since train last published a version.
     learning
@@ -124,6 +131,11 @@ class Reading(NamedTuple):
     consumed: int = 0
     dead: int = 0
     misrouted: int = 0
+    capped: int = 0
+    refused: int = 0
+    aside: int = 0
+    rejected: int = 0
+    versions: int = 0
     model_age_s: float | None = None
     learning: bool = False
     slate_p99_ms: float | None = None
@@ -159,6 +171,16 @@ def broken_rules(reading: Reading, ts: int) -> list[Alert]:
             "partitioner=murmur2_random",
             misrouted=reading.misrouted,
         )
+    if reading.capped:
+        alert(
+            "flood",
+            "warning",
+            f"{reading.capped} events of the last minute were turned away: their visitors sent more than "
+            "features.events_per_s",
+            capped=reading.capped,
+            consumed=reading.consumed,
+        )
+    _broken_in_train(reading, alert)
     if reading.learning and reading.model_age_s is not None and reading.model_age_s > STALE_S:
         alert(
             "model_stale",
@@ -174,6 +196,34 @@ def broken_rules(reading: Reading, ts: int) -> list[Alert]:
             p99_ms=reading.slate_p99_ms,
         )
     return alerts
+
+
+def _broken_in_train(reading: Reading, alert: Callable[..., None]) -> None:
+    """What train kept out of the model."""
+    if reading.refused:
+        alert(
+            "examples_refused",
+            "error",
+            f"train could not read {reading.refused} messages of the last minute; see liverank dead-letters",
+            refused=reading.refused,
+        )
+    if reading.aside:
+        alert(
+            "partition_unlike_others",
+            "error",
+            f"{reading.aside} lists of the last minute are not learned from: their partition is unlike the "
+            "others. Who writes its events?",
+            aside=reading.aside,
+        )
+    if reading.rejected >= max(REJECTED, REJECTED_SHARE * reading.versions):
+        alert(
+            "versions_rejected",
+            "warning",
+            f"{reading.rejected} of the last minute's {reading.versions} versions were worse than the ones "
+            "before, and taken back",
+            rejected=reading.rejected,
+            versions=reading.versions,
+        )
 
 
 class Hush:

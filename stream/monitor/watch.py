@@ -31,13 +31,20 @@ COUNTS = """
         sumIf(count, role = 'rank' AND counter = 'consumed') AS consumed,
         sumIf(count, role = 'rank' AND counter = 'dead') AS dead,
         sumIf(count, role = 'rank' AND counter = 'misrouted') AS misrouted,
+        sumIf(count, role = 'rank' AND counter = 'capped') AS capped,
+        sumIf(count, role = 'train' AND counter = 'dead') AS refused,
+        sumIf(count, role = 'train' AND counter = 'aside') AS aside,
         sumIf(count, role = 'train' AND counter = 'consumed' AND time > toDateTime({now} - {stale}))
             AS learned
     FROM {db}.health WHERE time > toDateTime({now} - 60)
 """
 MODEL = """
-    SELECT toUnixTimestamp(max(second)) AS newest, count() AS versions
-    FROM {db}.models_cube WHERE decision != 'rejected'
+    SELECT
+        toUnixTimestamp(maxIf(second, decision != 'rejected')) AS newest,
+        countIf(decision != 'rejected') AS ever,
+        uniqExactIf((epoch, n), second > toDateTime({now} - 60)) AS versions,
+        uniqExactIf((epoch, n), decision = 'rejected' AND second > toDateTime({now} - 60)) AS rejected
+    FROM {db}.models_cube
 """
 SLATES = """
     SELECT quantileExactWeighted(0.99)(upto, f.count) AS p99, sum(f.count) AS slates
@@ -101,7 +108,12 @@ class Watch:
             consumed=counts["consumed"],
             dead=counts["dead"],
             misrouted=counts["misrouted"],
-            model_age_s=float(now_s - model["newest"]) if model["versions"] else None,
+            capped=counts["capped"],
+            refused=counts["refused"],
+            aside=counts["aside"],
+            rejected=model["rejected"],
+            versions=model["versions"],
+            model_age_s=float(now_s - model["newest"]) if model["ever"] else None,
             learning=counts["learned"] > 0,
             slate_p99_ms=slates["p99"] if slates["slates"] else None,
         )

@@ -75,13 +75,21 @@ def test_reading_is_of_the_last_minute(store, put):
         100 rank consumed 10
         100 rank dead 2
         100 rank misrouted 1
+        100 rank capped 5
         100 train consumed 7
+        100 train dead 3
+        100 train aside 4
         """,
     )
-    put("models", "second epoch n decision\n 50 1 1 published\n 99 1 2 rejected")
+    put(
+        "models",
+        "second epoch n decision\n 40 1 0 rejected\n 50 1 1 published\n 99 1 2 rejected",
+    )
     put("freshness", "second kind upto count\n 0 event_to_slate 9000 9\n 100 event_to_slate 20 9")
     reading = Watch(store).read(T0 + 110)
     assert (reading.consumed, reading.dead, reading.misrouted) == (10, 2, 1)
+    assert (reading.capped, reading.refused, reading.aside) == (5, 3, 4)
+    assert (reading.rejected, reading.versions) == (1, 1)
     assert (reading.learning, reading.model_age_s, reading.slate_p99_ms) == (True, 60.0, 20.0)
 
 
