@@ -16,9 +16,12 @@ from models.learner import Learner
 from models.quality import Histogram, auc, log_loss
 from models.served import Served
 from stream.checkpoint import Store
+from stream.clickhouse import Store as ClickHouse
 from stream.log import Output
 from stream.memory import MemoryLog
 from stream.messages import CUBES, Outcomes, decode_model, decode_outcomes
+from stream.monitor.rows import together
+from stream.monitor.watch import Watch
 from stream.runner import Runner
 from stream.settings import Checkpoints, Kafka, Settings, Train, shape_of
 from stream.train.role import Train as TrainRole
@@ -156,3 +159,10 @@ class Run:
         p, truth = self.session.learner.predict_with(served, self._lists).p[:, 0], self._chance
         no = np.zeros(len(p), np.bool_)
         return float((truth * log_loss(p, ~no) + (1 - truth) * log_loss(p, no)).mean())
+
+
+def alerts(outcomes: list[Outcomes], store: ClickHouse, now: float) -> set[str]:
+    """Rules that the monitor says are broken at `now` (s), by what it has been sent."""
+    for cube, columns in together(outcomes).items():
+        store.insert(cube, columns)
+    return {alert.rule for alert in Watch(store).look(int(now * 1000))}

@@ -8,8 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream.messages import STRANGER, AnyEvent, Click, Impression, Item
+from stream.clickhouse import Store as ClickHouse
+from stream.messages import AnyEvent, Click, Impression, Item, decode_outcomes
+from stream.rank.role import Rank
+from stream.train.session import NEWEST
 from tests.flow.harness import SMALL, START, Stage
+from tests.flow.poison import alerts
 
 pytestmark = pytest.mark.slow
 
@@ -52,12 +56,26 @@ def _run(path: Path, events_per_s: float, bot: bool = True) -> Stage:
     return stage
 
 
-def _popular(stage: Stage) -> list[str]:
-    return [item.item_id for item in stage.slates()[STRANGER].items[:5]]
+def _popular(stage: Stage) -> list[str | None]:
+    rank = stage.runners["rank"].role
+    assert isinstance(rank, Rank)
+    return [rank.catalogue.name(code) for code in rank.slots["fresh"].trending[:5].tolist()]
 
 
 def _clicks(stage: Stage) -> float:
     return sum(row[1] for row in stage.counted("ctr").values())
+
+
+def _loss(stage: Stage) -> float:
+    """Mean log loss (nats) of clicks on what people saw since the flood began, predicted at arrival."""
+    counted = stage.counted("quality").items()
+    rows = [
+        r
+        for (_, second, task, lag, _), r in counted
+        if (task, lag) == ("click", NEWEST) and second >= START + FLOOD_S[0]
+    ]
+    count, _, _, loss = np.array(rows).sum(0)
+    return float(loss / count)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +83,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return _run(tmp_path_factory.mktemp("quiet"), 5.0, bot=False)
 
 
-def test_a_flood_is_capped_counted_and_kept_out(quiet: Stage, tmp_path: Path) -> None:
+def test_a_flood_is_capped_counted_and_kept_out(quiet: Stage, tmp_path: Path, store: ClickHouse) -> None:
     stage = _run(tmp_path, 5.0)
     assert not set(_popular(stage)) & set(JUNK)
     total = {
@@ -76,6 +94,10 @@ def test_a_flood_is_capped_counted_and_kept_out(quiet: Stage, tmp_path: Path) ->
     assert sent - 110 <= total["capped"] <= sent - 90
     assert total["consumed"] == total["processed"] + total["capped"]
     assert _clicks(stage) - _clicks(quiet) == sent - total["capped"]
+    assert abs(_loss(stage) - _loss(quiet)) < 0.01
+    assert "flood" in alerts(
+        [decode_outcomes(o.value) for o in stage.log.outputs("outcomes")], store, stage.now
+    )
 
 
 def test_the_same_flood_would_move_what_is_popular(tmp_path: Path) -> None:

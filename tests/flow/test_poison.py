@@ -20,10 +20,8 @@ from models.export import cached
 from models.learner import Learner
 from stream.clickhouse import Store as ClickHouse
 from stream.messages import decode_examples, encode_binary
-from stream.monitor.rows import together
-from stream.monitor.watch import Watch
 from stream.settings import Settings, shape_of
-from tests.flow.poison import SETTINGS, STEP_S, Run
+from tests.flow.poison import SETTINGS, STEP_S, Run, alerts
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +41,9 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     torch.set_num_threads(1)
     graphs = tmp_path_factory.mktemp("graphs")
     cached(shape_of(SETTINGS), graphs)
-    return lambda settings: Learner(shape_of(settings), device="cpu", graphs=graphs)
+    return lambda settings: Learner(
+        shape_of(settings), device="cpu", learning_rate=settings.train.learning_rate, graphs=graphs
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,6 @@ def run(tmp_path: Path, make: Make) -> Run:
     return made
 
 
-def alerts(run: Run, store: ClickHouse) -> set[str]:
-    """Rules that the monitor says are broken now, by what it has been sent."""
-    for cube, columns in together(run.outcomes()).items():
-        store.insert(cube, columns)
-    return {alert.rule for alert in Watch(store).look(int(run.now * 1000))}
-
-
 def assert_it_holds(run: Run, usual: Run) -> None:
     """No bad version stays, and soon after the poison nothing of it is left."""
     end = WARM_S + POISON_S
@@ -81,7 +74,7 @@ def assert_it_holds(run: Run, usual: Run) -> None:
 
 def test_flipped_labels_of_one_partition(run: Run, usual: Run, store: ClickHouse) -> None:
     run.live(POISON_S, flip=2)
-    assert "partition_unlike_others" in alerts(run, store)
+    assert "partition_unlike_others" in alerts(run.outcomes(), store, run.now)
     run.live(AFTER_S)
     assert_it_holds(run, usual)
     shown = POISON_S / (WARM_S + POISON_S + AFTER_S) * run.health()["lists"] / 4
@@ -104,7 +97,7 @@ def spoiled(value: float) -> Callable[[bytes], bytes]:
 
 def test_features_that_are_not_numbers(run: Run, usual: Run, store: ClickHouse) -> None:
     run.live(POISON_S, spoil=spoiled(np.nan))
-    assert "examples_refused" in alerts(run, store)
+    assert "examples_refused" in alerts(run.outcomes(), store, run.now)
     run.live(AFTER_S)
     assert_it_holds(run, usual)
     assert run.health()["dead"] == POISON_S / STEP_S
@@ -137,5 +130,5 @@ def test_steps_a_hundred_times_too_large(run: Run, usual: Run, steps: int, monke
 
 
 def test_what_is_usual_breaks_no_rule(usual: Run, store: ClickHouse) -> None:
-    assert alerts(usual, store) == set()
+    assert alerts(usual.outcomes(), store, usual.now) == set()
     assert usual.longest_bad(BAD * usual.usual(WARM_S, 110), WARM_S, 140) <= 1
