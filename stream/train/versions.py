@@ -52,8 +52,8 @@ class Gate:
     Newest and older lists are compared apart: what poisons the newest labels makes the model fit them.
     A gate that never gave way would freeze the model when the world changes at once: what is new looks
     bad on everything old. After `PATIENCE` objections it does, and lists from before no longer speak; but
-    only to a model that knows better what the one refused before it had learned. Else the world is not
-    what has changed.
+    only to a model that explains what the one refused before it had learned, and it has not, better than the
+    last good one does. Else it is not the world that has changed.
     """
 
     def __init__(self, learner: Learner, buffer: Buffer, rng: np.random.Generator) -> None:
@@ -67,19 +67,19 @@ class Gate:
         self._learner.keep()
         newest = self._buffer.newest(SAMPLE, self._since)
         older = self._buffer.trusted(SAMPLE, self._rng, self._since)
-        self._border, numbers = len(newest), np.concatenate([newest, older])
-        self._lists: Lists = self._buffer.gather(numbers)
-        self._unseen = self._buffer.column("unseen", numbers)
+        self._parts = slice(0, len(newest)), slice(len(newest), len(newest) + len(older))
+        self._numbers = np.concatenate([newest, older, self._refused])
+        self._lists: Lists = self._buffer.gather(self._numbers)
+        self._unseen = self._buffer.column("unseen", self._numbers)
         self._before = self._losses()
 
     def judge(self, learned: Array) -> Verdict:
         """Whether the model may be published, after it `learned` these lists; else the first objection."""
         after = self._losses()
-        parts = slice(0, self._border), slice(self._border, None)
-        verdicts = [_tolerant(gate.judge(self._before[part], after[part])) for part in parts]
+        verdicts = [_tolerant(gate.judge(self._before[part], after[part])) for part in self._parts]
         verdict = next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
         self._objections = 0 if verdict.accepted else self._objections + 1
-        if self._objections > PATIENCE and self._knows_better(np.setdiff1d(self._refused, learned)):
+        if self._objections > PATIENCE and self._knows_better(after, learned):
             self._objections, self._since = 0, self._buffer.head
             verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
         self._refused = learned[:0] if verdict.accepted else learned[-REFUSED:]
@@ -93,16 +93,12 @@ class Gate:
         order, all_tasks = order_losses(start, guess.score, labels), list_losses(start, guess.p, labels)
         return np.where(self._unseen, order, all_tasks)
 
-    def _knows_better(self, numbers: Array) -> bool:
-        """Whether these lists, from which it has not learned, are explained better than when they arrived."""
-        numbers = numbers[~self._buffer.column("unseen", numbers)]
-        if not len(numbers):
-            return False
-        lists, said = self._buffer.gather(numbers), self._buffer.guesses(numbers)
-        before, after = (
-            list_losses(lists.start, p, lists.labels) for p in (said.p, self._learner.predict(lists).p)
-        )
-        return bool(np.isfinite(after).all() and after.mean() < before.mean())
+    def _knows_better(self, after: Array, learned: Array) -> bool:
+        """Whether losses on refused lists, but for those `learned` since, are less than the good model's."""
+        refused = slice(self._parts[1].stop, None)
+        other = ~np.isin(self._numbers[refused], learned)
+        gain = (self._before[refused] - after[refused])[other]
+        return bool(len(gain) and np.isfinite(after).all() and gain.mean() > 0)
 
 
 def _tolerant(verdict: Verdict) -> Verdict:
