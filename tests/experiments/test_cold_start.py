@@ -1,0 +1,42 @@
+"""Newcomers are helped by what is known of them: items by their content, visitors by their clicks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.experiments.cold_start import CLICKS, Experiment, Newcomers, Share
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Newcomers:
+    torch.set_num_threads(1)
+    return Experiment(tmp_path_factory.mktemp("cold")).run(240.0)
+
+
+def test_content_brings_new_items_before_those_who_would_like_them(found: Newcomers) -> None:
+    assert found.recall[True].of > 300
+    assert found.recall[True].rate > found.recall[False].rate + 0.03
+
+
+def test_content_raises_the_ctr_of_the_first_impressions(found: Newcomers) -> None:
+    assert found.items[True].of > 1000
+    assert clearly_more(found.items[True], found.items[False])
+
+
+def test_the_first_page_is_better_than_what_is_popular(found: Newcomers) -> None:
+    assert found.first["strangers' slate"].rate > 1.2 * found.first["most popular"].rate
+
+
+@pytest.mark.parametrize("clicks", CLICKS[1:])
+def test_after_few_clicks_slates_are_better_than_what_is_popular(found: Newcomers, clicks: int) -> None:
+    assert clearly_more(found.visitors["fresh", clicks], found.visitors["popularity", clicks])
+
+
+def clearly_more(one: Share, other: Share) -> bool:
+    """By three standard errors of the difference."""
+    return one.rate - other.rate > 3 * math.hypot(one.error, other.error)
