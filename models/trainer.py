@@ -219,9 +219,14 @@ class Trainer:
         self.categories.keep()
 
     def rollback(self) -> None:
-        """Return to the last `keep`, optimiser included; the sample of the bins stays."""
+        """Return to what was good at the last `keep`; the sample of the bins stays.
+
+        That is the mean, which was served and judged. The newest step may have been bad long before the mean
+        shows it: going on from there would spoil every version to come.
+        """
         for name, array in self._vectors().items():
             array.copy_(self._good[name])
+        self._flat.copy_(self._mean)
         self._steps = self._good_steps
         self.items.rollback()
         self.categories.rollback()

@@ -32,6 +32,20 @@ def test_seed_matters() -> None:
     assert trainer(0).learn(batch) != trainer(1).learn(batch)
 
 
+def test_rollback_goes_on_from_what_was_served_not_from_the_step_that_its_mean_hides() -> None:
+    t, rng = trainer(), np.random.default_rng(0)
+    for _ in range(20):
+        t.learn(lists(rng, 16))
+    t.learn(lists(rng, 16), learning_rate=0.5)
+    t.keep()
+    good = t.dense()
+    t.learn(lists(rng, 16))
+    t.rollback()
+    t.learn(lists(rng, 16), learning_rate=0.0)
+    for name in ("encode", "deep1", "deep3"):
+        np.testing.assert_allclose(t.dense()[name], good[name], atol=1e-6)
+
+
 def test_step_that_is_not_finite_is_not_taken() -> None:
     t, rng = trainer(), np.random.default_rng(0)
     before = t.state()
