@@ -29,9 +29,9 @@ WARM_S, POISON_S, AFTER_S = 50.0, 60.0, 30.0
 BACK_S = 10.0
 """After so long quality is what it would have been."""
 BAD = 1.15
-"""A version is bad when its loss is so many times the usual one."""
+"""A version is bad when its loss is so many times that of what was served before the poison."""
 SAME_AUC, SAME_LOSS = 0.01, 0.02
-"""Beyond the differences of two seeds: 0.004 and 0.001."""
+"""AUC and nats that a minute without a quarter of the lists may cost (seen: 0.005 and 0.004)."""
 
 Make = Callable[[Settings], Learner]
 
@@ -63,7 +63,7 @@ def run(tmp_path: Path, make: Make) -> Run:
 def assert_it_holds(run: Run, usual: Run) -> None:
     """No bad version stays, and soon after the poison nothing of it is left."""
     end = WARM_S + POISON_S
-    limit = BAD * usual.usual(WARM_S, end)
+    limit = BAD * usual.usual(WARM_S - 10, WARM_S)
     assert run.longest_bad(limit, WARM_S, end + AFTER_S) <= run.settings.train.publish_s
     back, later = end + BACK_S, end + AFTER_S
     (area, loss), (usual_area, usual_loss) = run.quality(back, later), usual.quality(back, later)
@@ -110,8 +110,10 @@ def test_features_beyond_all_measure(run: Run, usual: Run, value: float) -> None
     assert_it_holds(run, usual)
 
 
-@pytest.mark.parametrize("steps", [1, 20, 100])
-def test_steps_a_hundred_times_too_large(run: Run, usual: Run, steps: int, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("steps", "rejected"), [(1, 0), (20, 1), (100, 3)])
+def test_steps_a_hundred_times_too_large(
+    run: Run, usual: Run, steps: int, rejected: int, monkeypatch: Any
+) -> None:
     learner, taken = run.session.learner, 0
     learn = learner.learn
 
@@ -126,9 +128,10 @@ def test_steps_a_hundred_times_too_large(run: Run, usual: Run, steps: int, monke
     run.live(POISON_S + AFTER_S)
     assert taken > steps
     assert_it_holds(run, usual)
-    assert run.decisions()["rejected"] > before
+    assert run.decisions()["rejected"] - before >= rejected
 
 
 def test_what_is_usual_breaks_no_rule(usual: Run, store: ClickHouse) -> None:
     assert alerts(usual.outcomes(), store, usual.now) == set()
-    assert usual.longest_bad(BAD * usual.usual(WARM_S, 110), WARM_S, 140) <= 1
+    limit = BAD * usual.usual(WARM_S - 10, WARM_S)
+    assert usual.longest_bad(limit, WARM_S, WARM_S + POISON_S + AFTER_S) == 0
