@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from models.admission import Admission, resolve
-from models.batch import Array, Lists, Shape
+from models.batch import Array, Lesson, Lists, Shape
 from models.columns import Column, pack_all, unpack_all
 from models.covisitation import Covisitation
 from models.delta import Dirty, Group, Owners, snapshot_delta, take_delta
@@ -41,6 +41,8 @@ class Learner:
         ``auto``, ``cpu``, ``cuda``, ...
     learning_rate
         Of the dense weights.
+    delayed
+        Loss of carts and purchases, a key of `models.losses.DELAYED`.
     admit_after
         Sightings that earn an item a row of its own.
     graphs
@@ -54,12 +56,15 @@ class Learner:
         seed: int = 0,
         device: str = "auto",
         learning_rate: float = 0.003,
+        delayed: str = "naive",
         admit_after: int = 2,
         graphs: Path | None = None,
     ) -> None:
         self.shape = shape
         self.table = Table(shape.rows)
-        self.trainer = Trainer(shape, self.table, seed=seed, device=device, learning_rate=learning_rate)
+        self.trainer = Trainer(
+            shape, self.table, seed=seed, device=device, learning_rate=learning_rate, delayed=delayed
+        )
         self.admission = Admission(shape, self.table, admit_after=admit_after)
         self.names = Names(waiting=2 * shape.rows)
         half_lives = shape.half_life_short, shape.half_life_long
@@ -132,14 +137,14 @@ class Learner:
         self,
         lists: Lists,
         learning_rate: float | None = None,
-        settled: Array | None = None,
+        lesson: Lesson | None = None,
         again: bool = False,
     ) -> float:
         """Take one step; returns the loss before it, NaN where it was not finite (no step then).
 
         Parameters are those of `Trainer.learn`.
         """
-        return self.trainer.learn(lists, learning_rate, settled, again)
+        return self.trainer.learn(lists, learning_rate, lesson, again)
 
     def count_lists(self, items: Array, categories: Array, ts_ms: Array) -> None:
         """Count impressions: uint64, uint16, int64 (ms) [N]."""

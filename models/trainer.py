@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from models.admission import resolve
-from models.batch import Array, Lists, Shape
+from models.batch import Array, Lesson, Lists, Shape
 from models.embeddings import Leaves, category_rows, item_rows
 from models.encoding import Quantiles, rebin
-from models.losses import entire_space, listwise
+from models.losses import DELAYED, entire_space, listwise
 from models.ranker import (
     COUNTED,
     PLACES,
@@ -93,6 +93,8 @@ class Trainer:
         Of the dense weights (Adam).
     bfloat16
         Multiply in bfloat16 while training on a GPU.
+    delayed
+        Loss of carts and purchases, a key of `models.losses.DELAYED`.
     """
 
     def __init__(
@@ -104,12 +106,14 @@ class Trainer:
         device: str = "auto",
         learning_rate: float = 0.0015,
         bfloat16: bool = False,
+        delayed: str = "naive",
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         rng = np.random.default_rng(seed)
         self.shape, self.table, self.device = shape, table, torch.device(device)
         self.learning_rate, self.bfloat16 = learning_rate, bfloat16
+        self._conversions = DELAYED[delayed]
         self.items = item_rows(shape, rng, self.device)
         self.categories = category_rows(shape, rng, self.device)
         self.quantiles = Quantiles(shape.bins, rng)
@@ -130,7 +134,7 @@ class Trainer:
         self,
         lists: Lists,
         learning_rate: float | None = None,
-        settled: Array | None = None,
+        lesson: Lesson | None = None,
         again: bool = False,
     ) -> float:
         """Take one step on some lists and return their loss before it.
@@ -141,12 +145,12 @@ class Trainer:
             What to learn from.
         learning_rate
             Instead of the trainer's own.
+        lesson
+            What is taught about probabilities (None: the labels as they are). The order is learned from all
+            clicks; but a list that is here because of a click says nothing about how probable a click is.
         again
             Whether they were learned before. A row sees few examples and knows them by heart: shown the same
             ones again, dense weights would learn to trust it. So they learn then as if all rows were zero.
-        settled : bool [B]
-            Lists that have their labels (None: all). The others teach the order only: a list that is here
-            because of a click says nothing about how probable a click is.
 
         Returns
         -------
@@ -163,9 +167,10 @@ class Trainer:
         out = self._forward(weights, item, category, batch)  # 3. forward
         shown = out.score + place_effect(weights, "place_score", batch.place)
         loss = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists)
+        positive, negative = self._taught(lists, lesson)
         loss = (
             loss
-            + entire_space(out, batch.labels, self._settled(batch, settled))
+            + entire_space(out, positive, negative, self._conversions)
             + LEVEL * out.score.mean().square()
         )
         leaves = [flat, *item.values(), *category.values()]
@@ -182,8 +187,9 @@ class Trainer:
         self.categories.step(batch.categories, dict(zip(category, rest, strict=True)), ROW_RATE * rate)
         return value
 
-    def _settled(self, batch: Batch, settled: Array | None) -> Tensor | None:
-        return None if settled is None else self._tensor(settled.astype(np.float32))[batch.of]
+    def _taught(self, lists: Lists, lesson: Lesson | None) -> tuple[Tensor, Tensor]:
+        positive, negative = lesson or (lists.labels, ~lists.labels)
+        return self._tensor(positive), self._tensor(negative)
 
     @torch.no_grad()
     def predict(self, lists: Lists) -> Prediction:

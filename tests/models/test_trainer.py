@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.batch import FEATURE
+from models.batch import FEATURE, Lesson
 from models.table import Table
 from models.trainer import Trainer
 from tests.models.toy import ITEMS, SHAPE, ids, lists
@@ -91,18 +91,20 @@ def test_the_tower_fades_where_nothing_is_learned() -> None:
     np.testing.assert_array_equal(after["click"], start["click"])
 
 
-def test_a_list_that_has_not_settled_teaches_order_but_no_probability() -> None:
+def test_a_list_without_a_lesson_in_probability_teaches_order() -> None:
     rng = np.random.default_rng(0)
     some = trainer()
     batch = lists(rng, 8)
     before = some.dense()
-    some.learn(batch, settled=np.zeros(8, bool))
+    none = np.zeros(64, np.uint8)
+    some.learn(batch, lesson=Lesson(none, none))
     after = some.dense()
     for head in ("click", "cart", "purchase"):
         np.testing.assert_array_equal(before[head], after[head])
     assert (before["deep1"] != after["deep1"]).any()
-    some.learn(batch, settled=np.ones(8, bool))
+    some.learn(batch, lesson=Lesson(none, none | 0b001))
     assert (some.dense()["click"] != after["click"]).any()
+    np.testing.assert_array_equal(some.dense()["purchase"], after["purchase"])
 
 
 def test_function_stays_when_the_bins_move() -> None:

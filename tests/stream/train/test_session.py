@@ -244,8 +244,11 @@ def test_waits_end_though_nothing_comes_any_more(stage: Stage) -> None:
     stage.turns(20, per_turn=0)
     assert sum(row["lists"] for row in stage.counted("models")) == 1  # nobody clicked for two seconds
     assert stage.counted("quality") == []
-    stage.turns(25, per_turn=0)
-    assert sum(row["count"] for row in stage.counted("quality")) == 9  # judged after four
+    stage.turns(10, per_turn=0)
+    assert {row["task"]: row["count"] for row in stage.counted("quality")} == {"click": 3}  # after four
+    stage.turns(15, per_turn=0)
+    judged = {row["task"]: row["count"] for row in stage.counted("quality")}
+    assert judged == {"click": 3, "cart": 3, "purchase": 3}  # after five
 
 
 def test_a_bad_message_is_a_dead_letter_and_the_batch_goes_on(stage: Stage) -> None:
