@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.batch import CLICK, TASKS, Array, F, Lesson, Lists, Shape
+from models.batch import CLICK, CONVERSIONS, TASKS, Array, F, Lesson, Lists, Shape
 from models.table import Table
 from stream.messages import MAX_LIST
 from stream.train.join import Labels, Shown, list_key, pick, starts
@@ -181,6 +181,11 @@ class Buffer:
         now = lesson(self._delayed, labels, taught, *by_item)
         self._items["taught"][item] |= now.positive
         return numbers, now
+
+    def known(self, numbers: Array) -> Array:
+        """Tasks (bits, uint8) that lists have the labels of: carts and purchases where they are mature."""
+        mature: Array = np.where(numbers < self._matured, CLICK | CONVERSIONS, CLICK).astype(np.uint8)
+        return mature
 
     def review(self, numbers: Array) -> Lesson:
         """What lists teach that are learned from again: of carts and purchases, only mature ones."""

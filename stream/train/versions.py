@@ -63,7 +63,7 @@ class Gate:
         older = self._buffer.trusted(SAMPLE, self._rng, self._since)
         self._border, numbers = len(newest), np.concatenate([newest, older])
         self._lists: Lists = self._buffer.gather(numbers)
-        self._unseen = self._buffer.column("unseen", numbers)
+        self._unseen, self._known = self._buffer.column("unseen", numbers), self._buffer.known(numbers)
         self._before = self._losses()
 
     def judge(self) -> Verdict:
@@ -82,9 +82,9 @@ class Gate:
         if not len(self._lists):
             return np.zeros(0)
         start, labels, guess = self._lists.start, self._lists.labels, self._learner.predict(self._lists)
-        # what nobody saw has no probabilities, only an order
-        order, all_tasks = order_losses(start, guess.score, labels), list_losses(start, guess.p, labels)
-        return np.where(self._unseen, order, all_tasks)
+        # what nobody saw has no probabilities, only an order; what may yet be bought speaks of clicks only
+        order = order_losses(start, guess.score, labels)
+        return np.where(self._unseen, order, list_losses(start, guess.p, labels, self._known))
 
 
 def _tolerant(verdict: Verdict) -> Verdict:
