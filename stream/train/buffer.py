@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.batch import CLICK, CONVERSIONS, TASKS, Array, F, Lesson, Lists, Shape
+from models.batch import CLICK, TASKS, Array, F, Lesson, Lists, Shape
 from models.table import Table
 from stream.messages import MAX_LIST
 from stream.train.join import Labels, Shown, list_key, pick, starts
-from stream.train.lessons import due, due_again, lesson
+from stream.train.lessons import due, known, lesson
 
 ITEMS_PER_LIST = 16
 """Room for items, per list; of lists longer than this on average, fewer fit."""
@@ -183,15 +183,13 @@ class Buffer:
         return numbers, now
 
     def known(self, numbers: Array) -> Array:
-        """Tasks (bits, uint8) that lists have the labels of: carts and purchases where they are mature."""
-        mature: Array = np.where(numbers < self._matured, CLICK | CONVERSIONS, CLICK).astype(np.uint8)
-        return mature
+        """Tasks (bits, uint8) whose labels lists have by now; the others' may yet come."""
+        return known(self._delayed, numbers < self._matured)
 
     def review(self, numbers: Array) -> Lesson:
-        """What lists teach that are learned from again: of carts and purchases, only mature ones."""
+        """What lists teach that are learned from again, of what is known of them."""
         slot, labels = numbers % self.capacity, self._items["labels"][self._items_of(numbers)]
-        known = self._lists["settled"][slot] & due_again(self._delayed, numbers < self._matured)
-        settled = np.repeat(known, self._size[slot])
+        settled = np.repeat(self._lists["settled"][slot] & self.known(numbers), self._size[slot])
         return lesson(self._delayed, labels, np.zeros_like(labels), settled, settled)
 
     def replay(self, count: int, rng: np.random.Generator) -> Array:
@@ -304,8 +302,8 @@ class Buffer:
             return np.zeros(0, np.int64)
         drawn = rng.integers(first, end, 2 * count)  # some have not settled yet
         slot = drawn % self.capacity
-        known = (self._lists["settled"][slot] & CLICK > 0) | self._lists["unseen"][slot]
-        numbers: Array = drawn[known & ~self._lists["aside"][slot]][:count]
+        learned = (self._lists["settled"][slot] & CLICK > 0) | self._lists["unseen"][slot]
+        numbers: Array = drawn[learned & ~self._lists["aside"][slot]][:count]
         return numbers
 
     def _newest(self, now: int) -> int:

@@ -29,12 +29,14 @@ def due(delayed: str, waited: Array, mature: Array) -> Array:
     return waited * np.uint8(at_once) | mature * np.uint8(CONVERSIONS)
 
 
-def due_again(delayed: str, mature: Array) -> Array:
-    """Tasks (bits, uint8 [B]) that lists may teach once more, when they are learned from again.
+def known(delayed: str, mature: Array) -> Array:
+    """Tasks (bits, uint8 [B]) whose labels have come, as far as they will, of lists that have settled.
 
-    Of a list that is not mature, a sale yet to come would be taught again and again as none.
+    Whoever looks again at a list that is not mature (the gate, what is replayed) would take a sale yet to
+    come for none, as ``naive`` does.
     """
-    return np.uint8(CLICK) | ((delayed == "naive") | mature) * np.uint8(CONVERSIONS)
+    tasks: Array = np.uint8(CLICK) | ((delayed == "naive") | mature) * np.uint8(CONVERSIONS)
+    return tasks
 
 
 def lesson(delayed: str, labels: Array, taught: Array, settles: Array, settled: Array) -> Lesson:
@@ -61,5 +63,5 @@ def lesson(delayed: str, labels: Array, taught: Array, settles: Array, settled: 
     """
     if delayed not in FAKE:
         return Lesson(labels & settles, ~labels & settles)
-    known = labels & settled & CONVERSIONS & ~taught
-    return Lesson(labels & settles & CLICK | known, (~labels | CONVERSIONS) & settles)
+    news = labels & settled & CONVERSIONS & ~taught
+    return Lesson(labels & settles & CLICK | news, (~labels | CONVERSIONS) & settles)

@@ -89,5 +89,5 @@ def _count_guess(
         counts.add(partition, "quality", dims | {"task": task, "bin": h.bin}, sums)
     if tasks & CLICK:
         judged = quality.ranks(lists.start, guess.score, lists.labels)
-        sums = {"lists": 1, "reciprocal": judged.reciprocal, "ndcg": judged.ndcg}
-        counts.add(partition, "ranking", dims, sums)
+        order: dict[str, Column] = {"lists": 1, "reciprocal": judged.reciprocal, "ndcg": judged.ndcg}
+        counts.add(partition, "ranking", dims, order)

@@ -20,7 +20,7 @@ from stream.shop import Shop, ShopSettings
 from tests.flow.harness import START, Stage
 
 MINUTES, WINDOW_S = 40, 600
-SHOP = ShopSettings(visitors=400, pages_per_s=20.0, buy=1.0, buy_s=120.0, bots=0.0)
+SHOP = ShopSettings(visitors=400, pages_per_s=15.0, buy=1.0, buy_s=120.0, bots=0.0)
 
 
 class Purchases(NamedTuple):
@@ -56,7 +56,9 @@ def settings(delayed: str) -> Settings:
         features=Features(users=8192, items=10_000, lists=64),
         checkpoints=Checkpoints(seconds=1e6, events=10**9),
         train=Train(
-            delayed=delayed, rows=8192, width=16, hidden=32, device="cpu", snapshot_s=1e6, **HALF_LIVES
+            delayed=delayed, rows=8192, width=16, hidden=32, device="cpu", snapshot_s=1e6,
+            lists_per_batch=64,  # holds what a second brings: labels and the wait's end are taught together
+            **HALF_LIVES,
         ),
     )  # fmt: skip
 
@@ -88,7 +90,7 @@ def live(path: Path, delayed: str) -> Purchases:
 def test_as_many_purchases_are_predicted_as_the_shop_expects(tmp_path: Path, delayed: str) -> None:
     seen = live(tmp_path, delayed)
     learned = (seen.predicted / seen.expected)[2 if delayed == "wait" else 1 :]
-    assert all((0.95 <= learned) & (learned <= 1.05)), learned
+    assert all((learned >= 0.95) & (learned <= 1.05)), learned
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ class Opinion:
 
 def judged(count: int = 40, mature: bool = True) -> Buffer:
     """A buffer of lists, one item of three clicked, all trained and judged."""
-    buffer = Buffer(SHAPE, 1000)
+    buffer = Buffer(SHAPE, 1000, "fnw")
     add(buffer, 0, count, mature)
     return buffer
 
