@@ -85,7 +85,7 @@ def test_the_tower_fades_where_nothing_is_learned() -> None:
     for _ in range(40):
         batch = lists(rng, 8)
         batch.labels[:] = 0
-        t.learn(batch, learning_rate=0.02, settled=np.zeros(8, bool))
+        t.learn(batch, learning_rate=0.02, lesson=Lesson(batch.labels, batch.labels))
     after = t.dense()
     assert np.abs(after["deep2"]).mean() < 0.8 * np.abs(start["deep2"]).mean()
     np.testing.assert_array_equal(after["click"], start["click"])
