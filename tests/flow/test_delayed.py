@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 
 from models.batch import Array
-from stream.demo import HALF_LIVES
 from stream.settings import Checkpoints, Features, Kafka, Settings, SlateSettings, Train
 from stream.shop import Shop, ShopSettings
 from tests.flow.harness import START, Stage
 
 MINUTES, WINDOW_S = 40, 600
-SHOP = ShopSettings(visitors=400, pages_per_s=15.0, buy=1.0, buy_s=120.0, bots=0.0)
+SHOP = ShopSettings(visitors=300, pages_per_s=8.0, items=500, drift=0.1, buy=1.0, buy_s=120.0, bots=0.0)
 
 
 class Purchases(NamedTuple):
@@ -57,8 +56,6 @@ def settings(delayed: str) -> Settings:
         checkpoints=Checkpoints(seconds=1e6, events=10**9),
         train=Train(
             delayed=delayed, rows=8192, width=16, hidden=32, device="cpu", snapshot_s=1e6,
-            lists_per_batch=64,  # holds what a second brings: labels and the wait's end are taught together
-            **HALF_LIVES,
         ),
     )  # fmt: skip
 
