@@ -1,7 +1,7 @@
 """What a list teaches of the probabilities, and when, while carts and purchases come minutes later.
 
 ====== ==================================================================================================
-naive  carts and purchases are taught with the clicks, when the wait for those is over: later ones never
+naive  carts and purchases are taught with the clicks, when the wait for those is over; later ones by replay
 wait   they are taught once, when the list is mature: when they have had their time
 fnw,   with the clicks, each impression is taught as one without cart and purchase; each of these is taught
 fnc    once more as a positive when it is known. `models.losses` says how that gives the right probability
