@@ -74,6 +74,13 @@ class Stage:
             total[row["counter"]] += row["count"]
         return total
 
+    def judged(self) -> Counter[str]:
+        """Predictions that were judged, by task."""
+        total: Counter[str] = Counter()
+        for row in self.counted("quality"):
+            total[row["task"]] += row["count"]
+        return total
+
     def decisions(self) -> Counter[str]:
         return Counter(row["decision"] for row in self.counted("models"))
 
@@ -245,10 +252,9 @@ def test_waits_end_though_nothing_comes_any_more(stage: Stage) -> None:
     assert sum(row["lists"] for row in stage.counted("models")) == 1  # nobody clicked for two seconds
     assert stage.counted("quality") == []
     stage.turns(10, per_turn=0)
-    assert {row["task"]: row["count"] for row in stage.counted("quality")} == {"click": 3}  # after four
+    assert stage.judged() == {"click": 3}  # after four
     stage.turns(15, per_turn=0)
-    judged = {row["task"]: row["count"] for row in stage.counted("quality")}
-    assert judged == {"click": 3, "cart": 3, "purchase": 3}  # after five
+    assert stage.judged() == {"click": 3, "cart": 3, "purchase": 3}  # after five
 
 
 def test_a_bad_message_is_a_dead_letter_and_the_batch_goes_on(stage: Stage) -> None:
