@@ -160,6 +160,7 @@ class Train(_Section, frozen=True):
     lists_per_batch: Positive = 32
     replay: Annotated[int, Meta(ge=0, le=64)] = 4
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 0.0015
+    policy: Annotated[str, Meta(pattern="^(full|sparse|head|lora|dynamic)$")] = "full"
     buffer_lists: Positive = 100_000
     delayed: Annotated[str, Meta(pattern="^(naive|wait|fnw|fnc)$")] = "fnw"
     click_wait_s: Seconds = 15.0

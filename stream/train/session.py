@@ -242,7 +242,8 @@ class Session:
         """Full batches at once; what is left over when the next version is due.
 
         After each batch come batches of the past, each a step of its own: five steps of 32 lists take as
-        long as one of 160, and teach a young model far more. Who is behind leaves the past alone.
+        long as one of 160, and teach a young model far more. Who is behind leaves the past alone, and so does
+        a policy by which no dense weight learns now: the past teaches no others.
         """
         self.buffer.wait(self.time.ms - int(self.settings.click_wait_s * 1000))
         size = self.settings.lists_per_batch
@@ -250,7 +251,8 @@ class Session:
         enough, steps = (1 if now >= self._next_publish else size), 0
         while self.buffer.waiting >= enough and steps < STEPS:
             self._step(*self.buffer.take(LARGER * size if behind else size))
-            replayed = 0 if behind else min(self.settings.replay, self._replays)
+            resting = behind or self.learner.trainer.rests
+            replayed = 0 if resting else min(self.settings.replay, self._replays)
             for _ in range(replayed):
                 past = self.buffer.replay(size, self.rng)
                 self.learner.learn(self.buffer.gather(past), lesson=self.buffer.review(past), again=True)
@@ -281,6 +283,7 @@ class Session:
             "missed": self.buffer.missed,
             "immature": self.buffer.immature,
             "rows": len(self.learner.table),
+            "dense": self.learner.trainer.share,
         }
         measure.read_gauges(self.counts, min(self.partitions), self.time.ms // 1000, gauges)
         return [

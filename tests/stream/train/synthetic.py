@@ -86,11 +86,14 @@ def acts(shape: Shape, offset: list[int], items: list[int], ts: int = T0) -> dic
 
 
 class World:
-    """Lists of random items; an item's own appeal and its price decide on a click, seen one step later."""
+    """Lists of random items; an item's own appeal and its price decide on a click, seen one step later.
+
+    Both may be changed at any time.
+    """
 
     def __init__(self, shape: Shape, seed: int = 0, unseen: bool = False) -> None:
         self.shape, self.rng, self.unseen = shape, np.random.default_rng(seed), unseen
-        self.appeal = self.rng.normal(0, 1.5, ITEMS)
+        self.appeal, self.price = self.rng.normal(0, 1.5, ITEMS), 1.5
         self.offset = 0
         self._late: list[tuple[int, int, int]] = []
 
@@ -98,7 +101,7 @@ class World:
         """Lists shown at `ts`, and the clicks on those of the step before; `flip`: on what nobody likes."""
         index = np.array([self.rng.choice(ITEMS, SIZE, replace=False) for _ in range(count)])
         features = self.rng.normal(0, 1, (count, SIZE, F)).astype(np.float32)
-        odds = self.appeal[index] + 1.5 * features[:, :, FEATURE["price"]] - 2
+        odds = self.appeal[index] + self.price * features[:, :, FEATURE["price"]] - 2
         chance: Array = 1 / (1 + np.exp(-odds))
         clicked = self.rng.random((count, SIZE)) < (1 - chance if flip else chance)
         first, shown = self.offset, [self.offset + b for b in range(count)]

@@ -12,6 +12,7 @@ import pytest
 
 from models.batch import Array, F, Lists
 from models.learner import Learner
+from models.policy import POLICIES
 from models.quality import Histogram, auc
 from models.served import Served
 from models.statistics import IMPRESSIONS_LONG
@@ -24,7 +25,7 @@ from stream.messages import CUBES, ModelUpdate, decode_model, decode_outcomes, e
 from stream.runner import Runner
 from stream.settings import Checkpoints, Settings, shape_of
 from stream.train import session as session_module
-from stream.train.role import Train
+from stream.train.role import Train, new_learner
 from stream.train.session import BEHIND_S, LARGER, REPLAYS, Session
 from tests.stream.test_counts import rows
 from tests.stream.train.synthetic import T0, World, acts, labels, lists, message
@@ -228,6 +229,31 @@ def test_the_past_is_replayed_so_often_a_second_and_not_at_all_by_who_is_behind(
     stage.turns(1, per_turn=0)
     assert LARGER * size >= diary.steps[0][0] > size
     assert not any(past for _, past in diary.steps)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_settings_choose_the_policy(policy: str, settings: Settings) -> None:
+    train = msgspec.structs.replace(settings.train, policy=policy)
+    learner = new_learner(msgspec.structs.replace(settings, train=train))
+    assert learner.trainer.policy.name == policy
+
+
+def test_the_past_is_not_replayed_where_only_rows_learn(
+    settings: Settings, graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.policy.WARM", 60)
+    diary = Diary(shape_of(settings), device="cpu", policy="sparse", graphs=graphs)
+    diary.steps = []
+    stage = Stage(settings, lambda _: diary)
+    stage.turns(60, per_turn=32)
+    assert diary.trainer.rests
+    assert sum(past for _, past in diary.steps[:60]) > 30
+    diary.steps.clear()
+    stage.turns(20, per_turn=32)
+    assert len(diary.steps) > 10
+    assert not any(past for _, past in diary.steps)
+    shares = [row["value"] for row in stage.counted("gauges") if row["gauge"] == "dense"]
+    assert (shares[0], shares[-1]) == (1.0, 0.0)
 
 
 def test_a_label_joins_a_list_of_the_same_message(stage: Stage) -> None:
