@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
 TASKS = ("click", "cart", "purchase")
+CLICK, CONVERSIONS = 0b001, 0b110
+"""Tasks as bits, as `Lists.labels` and `Lesson` have them: carts and purchases may come minutes later."""
 
 FEATURES = (
     # the item, as train counts it (half-lives short and long); rates are smoothed towards the mean
@@ -124,6 +126,16 @@ class Shape:
     def schema(self) -> int:
         """Checksum of everything that makes two parties understand each other's arrays."""
         return zlib.crc32(repr((FEATURES, STATISTICS, TASKS, self)).encode())
+
+
+class Lesson(NamedTuple):
+    """What a step teaches of each item, uint8 [N]: bit t set, that task t happened, or that it did not.
+
+    With delayed labels an item may teach both, at different times, or neither.
+    """
+
+    positive: Array
+    negative: Array
 
 
 @dataclass(frozen=True)

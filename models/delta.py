@@ -1,8 +1,8 @@
 """Learned arrays on the wire: what changed (delta), or everything (snapshot), in one format.
 
-A delta carries whole small arrays (``dense``), changed rows of row arrays (``blocks``: arrays that
-change together share one row index), rows that changed hands (``assigned``) and lists. A snapshot
-is the delta from nothing, with the scoring graph. MessagePack around raw little-endian columns.
+A delta carries small arrays that changed (``dense``, each whole), changed rows of row arrays (``blocks``:
+arrays that change together share one row index), rows that changed hands (``assigned``) and lists. A
+snapshot is the delta from nothing, with the scoring graph. MessagePack around raw little-endian columns.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def take_delta(
 ) -> bytes:
     """Encode what changed in at most `budget` bytes; what does not fit stays dirty.
 
-    Dense arrays and lists always travel, then rows that changed hands, then the groups, which share
+    Dense arrays and lists travel first, then rows that changed hands, then the groups, which share
     what is left evenly (what one does not need goes to the others). A row whose new owner does not
     fit keeps its values back as well.
 
@@ -171,6 +171,15 @@ def take_delta(
         blocks[int(index)] = Block(rows.astype(np.int32), {n: a[rows] for n, a in group.arrays.items()})
     ordered = [blocks[i] for i in range(len(groups)) if len(blocks[i].rows)]
     return encode_delta(Delta(schema, dict(dense), assigned, ordered, dict(lists)))
+
+
+def changed(arrays: Mapping[str, Array], before: Mapping[str, Array]) -> dict[str, Array]:
+    """Those that are not as they were before.
+
+    >>> changed({"a": np.ones(1), "b": np.ones(1), "c": np.ones(1)}, {"a": np.zeros(1), "b": np.ones(1)})
+    {'a': array([1.]), 'c': array([1.])}
+    """
+    return {n: a for n, a in arrays.items() if n not in before or not np.array_equal(a, before[n])}
 
 
 def _take_owners(owners: Owners, budget: int) -> tuple[Assigned, int]:

@@ -127,3 +127,16 @@ def rebin(weight: Array, before: Array, after: Array) -> tuple[Array, Array]:
         at = np.stack([np.interp(after[f], edges, knot[first]) for knot in knots[f]])
         out[f], offset[f] = np.diff(at), at[:, 0]
     return out, offset
+
+
+def rebinned(w: dict[str, Array], before: Array, after: Array) -> dict[str, Array]:
+    """Those dense weights (`models.ranker`) that change when the edges do, so that the function stays."""
+    parts = np.concatenate([w["encode"], w["wide"].transpose(1, 0, 2)], axis=1)
+    moved, offset = rebin(parts, before, after)
+    constant = w["deep1"] @ offset[:, :-2].ravel()
+    return {
+        "encode": moved[:, :-2],
+        "deep1_bias": w["deep1_bias"] + constant,
+        "wide": moved[:, -2:].transpose(1, 0, 2),
+        "wide_bias": w["wide_bias"] + offset[:, -2:].sum(0),
+    }

@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 
 from models.admission import Admission, resolve
-from models.batch import Array, Lists, Shape
+from models.batch import Array, Lesson, Lists, Shape
 from models.columns import Column, pack_all, unpack_all
 from models.covisitation import Covisitation
-from models.delta import Dirty, Group, Owners, snapshot_delta, take_delta
+from models.delta import Dirty, Group, Owners, changed, snapshot_delta, take_delta
 from models.export import cached
 from models.lagged import Older, Weights, copy_weights
 from models.names import Names, by_id
@@ -41,6 +41,10 @@ class Learner:
         ``auto``, ``cpu``, ``cuda``, ...
     learning_rate
         Of the dense weights.
+    delayed
+        Loss of carts and purchases, a key of `models.losses.DELAYED`.
+    policy
+        How much learns, one of `models.policy.POLICIES`.
     admit_after
         Sightings that earn an item a row of its own.
     graphs
@@ -54,12 +58,22 @@ class Learner:
         seed: int = 0,
         device: str = "auto",
         learning_rate: float = 0.003,
+        delayed: str = "naive",
+        policy: str = "full",
         admit_after: int = 2,
         graphs: Path | None = None,
     ) -> None:
         self.shape = shape
         self.table = Table(shape.rows)
-        self.trainer = Trainer(shape, self.table, seed=seed, device=device, learning_rate=learning_rate)
+        self.trainer = Trainer(
+            shape,
+            self.table,
+            seed=seed,
+            device=device,
+            learning_rate=learning_rate,
+            delayed=delayed,
+            policy=policy,
+        )
         self.admission = Admission(shape, self.table, admit_after=admit_after)
         self.names = Names(waiting=2 * shape.rows)
         half_lives = shape.half_life_short, shape.half_life_long
@@ -73,6 +87,7 @@ class Learner:
         )
         self.through = 0
         self._owners = Dirty(shape.rows)
+        self._sent: dict[str, Array] = {}
         self._graphs = graphs
         self._graph = b""
 
@@ -132,14 +147,14 @@ class Learner:
         self,
         lists: Lists,
         learning_rate: float | None = None,
-        settled: Array | None = None,
+        lesson: Lesson | None = None,
         again: bool = False,
     ) -> float:
         """Take one step; returns the loss before it, NaN where it was not finite (no step then).
 
         Parameters are those of `Trainer.learn`.
         """
-        return self.trainer.learn(lists, learning_rate, settled, again)
+        return self.trainer.learn(lists, learning_rate, lesson, again)
 
     def count_lists(self, items: Array, categories: Array, ts_ms: Array) -> None:
         """Count impressions: uint64, uint16, int64 (ms) [N]."""
@@ -174,9 +189,11 @@ class Learner:
         """
         groups = self._groups()
         self.pairs.refresh(budget_bytes // groups[-1].row_bytes)
-        return take_delta(
-            self.shape.schema, self._dense(), self._owner(), groups, self._lists(), budget_bytes
-        )
+        dense = self._dense()
+        news = changed(dense, self._sent)
+        delta = take_delta(self.shape.schema, news, self._owner(), groups, self._lists(), budget_bytes)
+        self._sent = dense
+        return delta
 
     def snapshot(self) -> bytes:
         """Everything, for `Served.load`; deltas after it go on from it."""
@@ -235,6 +252,7 @@ class Learner:
             raise ValueError(f"not a state of this learner: {error}") from None
         self.names.load(state.names, state.waiting)
         self.through = state.through
+        self._sent = {}
 
     def _parts(self) -> dict[str, Trainer | Admission | Statistics | Covisitation]:
         return {
@@ -249,7 +267,7 @@ class Learner:
         self.through = max(self.through, int(ts_ms.max(initial=0)))
 
     def _dense(self) -> dict[str, Array]:
-        return self.trainer.dense() | {PRIOR: self.items.prior()}
+        return self.trainer.parts() | {PRIOR: self.items.prior()}
 
     def _owner(self) -> Owners:
         return Owners(self.table.ids, self.names.of_row, self._owners)

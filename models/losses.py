@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from models.batch import TASKS
 from models.ranker import Outputs
 
 SURE = -1e-6
 """Largest log-probability in a product's loss: log(1 - p) stays finite."""
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of log p, and of what is taught as a positive and as a negative (0 or 1), to the loss; all [N]."""
 
 
 def listwise(score: Tensor, positive: Tensor, of: Tensor, lists: int) -> Tensor:
@@ -48,26 +54,86 @@ def listwise(score: Tensor, positive: Tensor, of: Tensor, lists: int) -> Tensor:
     return torch.where(count > 0, total - mean, zeros).sum() / has.sum().clamp(min=1)
 
 
-def entire_space(out: Outputs, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Log loss of every task over all impressions, summed over tasks, mean over items.
+def entire_space(out: Outputs, positive: Tensor, negative: Tensor, conversions: Loss | None = None) -> Tensor:
+    """Loss of every task over all impressions, summed over tasks, mean over items.
 
-    L = sum_t mean_i -[y log p + (1 - y) log(1 - p)],  p_cart = p_click q_cart, and likewise a purchase
+    L = sum_t mean_i l_t(p_t),  p_cart = p_click q_cart, and likewise a purchase
 
     (ESMM: Ma et al., arXiv 1804.07931.)
 
     Parameters
     ----------
-    labels : int [N]
-        Bit t set: task t happened.
-    weight : float [N]
-        Of each item in the mean over N; None: all alike.
+    positive, negative : int [N]
+        Bit t set: the item teaches that task t happened, or that it did not; see `models.batch.Lesson`.
+    conversions
+        Loss of carts and purchases, one of `DELAYED`; None: log loss, which is that of clicks in any case.
     """
-    clicked = (labels & 1).to(out.click.dtype)
-    loss = softplus(out.click) - clicked * out.click
+    bits = [
+        (taught >> t & 1).to(out.click.dtype) for t in range(len(TASKS)) for taught in (positive, negative)
+    ]
+    loss = (bits[0] + bits[1]) * softplus(out.click) - bits[0] * out.click
     click = logsigmoid(out.click)
-    for bit, logit in ((2, out.cart), (4, out.purchase)):
-        happened = (labels & bit) > 0
-        log_p = click + logsigmoid(logit)
-        loss = loss - torch.where(happened, log_p, torch.log1p(-torch.exp(log_p.clamp(max=SURE))))
-    loss = loss if weight is None else weight * loss
+    for k, logit in ((2, out.cart), (4, out.purchase)):
+        loss = loss + (conversions or log_loss)(click + logsigmoid(logit), bits[k], bits[k + 1])
     return loss.mean() if len(loss) else loss.sum()
+
+
+def log_loss(log_p: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """-[y log p + (1 - y) log(1 - p)]: what is taught is what happened.
+
+    >>> clicked = torch.tensor([1.0, 0.0])
+    >>> log_loss(torch.tensor([0.8, 0.8]).log(), clicked, 1 - clicked).numpy().round(4).tolist()
+    [0.22310000658035278, 1.6094000339508057]
+    """
+    return -positive * log_p - negative * _log_rest(log_p)
+
+
+def fake_negative_weighted(log_p: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Log loss with importance weights, of a stream that teaches each impression as a negative.
+
+    L = -(1 + p) y log p - (1 - p)(1 + p) n log(1 - p),  the weights' p taken as a constant
+
+    n: an impression; y: its positive, taught once more when it comes. Impressions that convert with
+    probability c are 1 : c negatives and positives; (1 + p)(p - c) / p is 0 at p = c, however late the
+    positives are. (Ktena et al., arXiv 1907.06558.)
+
+    >>> log_p = torch.tensor(0.25, dtype=torch.float64).log()
+    >>> one, no = torch.tensor(1), torch.tensor(0)
+    >>> float(fake_negative_weighted(log_p, one, no) / log_loss(log_p, one, no))
+    1.25
+    >>> float(fake_negative_weighted(log_p, no, one) / log_loss(log_p, no, one))
+    0.9375
+    """
+    p = torch.exp(log_p.detach())
+    return log_loss(log_p, (1 + p) * positive, (1 - p * p) * negative)
+
+
+def fake_negative_calibrated(log_p: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Log loss, not weighted, of the share of positives in that stream.
+
+    L = -y log b - n log(1 - b),  b = p / (1 + p)
+
+    Impressions that convert with probability c are 1 : c negatives and positives, a share c / (1 + c) of
+    positives: b is fitted to it, and the model's own output is p = b / (1 - b), so that whoever reads it,
+    here or in the exported graph, has nothing to invert. (Ktena et al., arXiv 1907.06558.)
+
+    >>> log_p = torch.tensor(0.25, dtype=torch.float64).log()  # b = 0.2
+    >>> round(float(fake_negative_calibrated(log_p, torch.tensor(1), torch.tensor(0)).neg().exp()), 6)
+    0.2
+    """
+    one_more = torch.log1p(torch.exp(log_p))
+    return positive * (one_more - log_p) + negative * one_more
+
+
+def _log_rest(log_p: Tensor) -> Tensor:
+    """log(1 - p)."""
+    return torch.log1p(-torch.exp(log_p.clamp(max=SURE)))
+
+
+DELAYED: dict[str, Loss] = {
+    "naive": log_loss,
+    "wait": log_loss,
+    "fnw": fake_negative_weighted,
+    "fnc": fake_negative_calibrated,
+}
+"""Loss of carts and purchases by how their delayed labels are treated; see `stream.train.lessons`."""

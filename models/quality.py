@@ -192,8 +192,10 @@ def order_losses(start: Array, score: Array, labels: Array) -> Array:
     return losses
 
 
-def list_losses(start: Array, p: Array, labels: Array) -> Array:
+def list_losses(start: Array, p: Array, labels: Array, tasks: Array) -> Array:
     """Log loss of each list (float64 [B]): mean over its items, summed over tasks; 0 for an empty list.
+
+    What is not a number stays so, whether its task counts or not.
 
     Parameters
     ----------
@@ -201,7 +203,10 @@ def list_losses(start: Array, p: Array, labels: Array) -> Array:
     p : float [N, T]
     labels : uint8 [N]
         Bit t set: task t happened.
+    tasks : uint8 [B]
+        Bit t set: task t of the list counts.
     """
-    bits = (labels[:, None] >> np.arange(len(TASKS), dtype=np.uint8)) & 1
-    total = np.append(0, np.cumsum(log_loss(p, bits).sum(1)))
+    task = np.arange(len(TASKS), dtype=np.uint8)
+    happened, counts = ((bits[:, None] >> task) & 1 for bits in (labels, np.repeat(tasks, np.diff(start))))
+    total = np.append(0, np.cumsum((counts * log_loss(p, happened)).sum(1)))
     return np.diff(total[start]) / np.maximum(np.diff(start), 1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from models.batch import Array, S, Shape
 from models.delta import Assigned, Delta, apply_assigned, apply_blocks, decode_delta
+from models.lora import added
 from models.scorer import Scorer
 from models.table import Table
 
@@ -46,8 +47,8 @@ class Served:
         self._take(delta)
         self._graph, self._where = delta.graph, (threads, device)
         learned = {name: self.rows[name] for name in ("embedding", "bias", "category")}
-        dense = {name: array for name, array in self._dense.items() if name != PRIOR}
-        self._scorer = Scorer(delta.graph, dense, learned, threads, device)
+        self._scored = {name: array for name, array in added(self._dense).items() if name != PRIOR}
+        self._scorer = Scorer(delta.graph, self._scored, learned, threads, device)
 
     @classmethod
     def load(cls, snapshot: bytes, shape: Shape, threads: int = 1, device: str = "cpu") -> Served:
@@ -107,7 +108,10 @@ class Served:
         return self._dense[PRIOR]
 
     def _refresh(self) -> None:
-        self._scorer.refresh([*(n for n in self._dense if n != PRIOR), "embedding", "bias", "category"])
+        for name, array in added(self._dense).items():
+            if name != PRIOR and array is not self._scored[name]:
+                np.copyto(self._scored[name], array)
+        self._scorer.refresh([*self._scored, "embedding", "bias", "category"])
 
     def _take(self, delta: Delta) -> None:
         for name, array in delta.dense.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor
 
 from models.admission import resolve
-from models.batch import Array, Lists, Shape
+from models.batch import CLICK, Array, Lesson, Lists, Shape
+from models.dense import Dense
 from models.embeddings import Leaves, category_rows, item_rows
-from models.encoding import Quantiles, rebin
-from models.losses import entire_space, listwise
+from models.encoding import Quantiles, rebinned
+from models.lora import FACTORS, added, factors, merged
+from models.losses import DELAYED, entire_space, listwise
+from models.policy import Policy, learning
 from models.ranker import (
     COUNTED,
     PLACES,
@@ -29,24 +33,14 @@ from models.table import Table
 ROW_RATE = 10.0
 """Rows learn at this many times the dense weights' rate: each of them sees few examples."""
 
-DECAY = 1.0
-"""Weight decay, in learning rates a step, beside the gradient (AdamW: Loshchilov and Hutter, arXiv
-1711.05101): what is replayed is few examples at first, and is not to be known by heart."""
-
-DECAYED = ("encode", "wide", "deep1", "deep2", "deep3")
-"""Weights of what is put in; constants and scales keep theirs."""
+DECAYED = {"encode", "wide", "deep1", "deep2", "deep3", *FACTORS}
+"""Weights of what is put in fade where nothing teaches them; constants and scales keep theirs."""
 
 LEVEL = 0.01
 """Weight of the squared mean score: order leaves the level free, and probabilities lean on it."""
 
-CLIP = 5.0
-"""Largest norm of the dense gradient; a batch of outliers moves the weights no further than others."""
-
-MEAN = 40
-"""Steps that the served weights are the mean of; a single step's weights are noisy."""
-
-BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
-"""Adam's (Kingma and Ba, arXiv 1412.6980); a short second memory follows a stream that drifts."""
+SETTLED = 0.5
+"""Share of a batch's items that must teach how probable a click is, for its loss to say how good that is."""
 
 
 class Prediction(NamedTuple):
@@ -93,6 +87,16 @@ class Trainer:
         Of the dense weights (Adam).
     bfloat16
         Multiply in bfloat16 while training on a GPU.
+    delayed
+        Loss of carts and purchases, a key of `models.losses.DELAYED`.
+    policy
+        How much learns, one of `models.policy.POLICIES`.
+
+    Attributes
+    ----------
+    policy : Policy
+    mode : str
+        What it wants now: ``full``, ``sparse``, ``head`` or ``lora``.
     """
 
     def __init__(
@@ -104,33 +108,43 @@ class Trainer:
         device: str = "auto",
         learning_rate: float = 0.0015,
         bfloat16: bool = False,
+        delayed: str = "naive",
+        policy: str = "full",
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         rng = np.random.default_rng(seed)
         self.shape, self.table, self.device = shape, table, torch.device(device)
         self.learning_rate, self.bfloat16 = learning_rate, bfloat16
+        self._conversions = DELAYED[delayed]
         self.items = item_rows(shape, rng, self.device)
         self.categories = category_rows(shape, rng, self.device)
         self.quantiles = Quantiles(shape.bins, rng)
         self._rng = rng
         start = initial(shape, rng)
         self._counted = {name: self._tensor(start.pop(name)) for name in COUNTED}
-        self._shapes = {name: array.shape for name, array in start.items()}
-        # one vector holds all that is learned densely: one optimiser step, one copy to keep
-        self._flat = self._tensor(np.concatenate([array.ravel() for array in start.values()]))
-        self._mean = self._flat.clone()
-        self._adam = [torch.zeros_like(self._flat), torch.zeros_like(self._flat)]
-        fades = [np.full(array.size, DECAY * (name in DECAYED), np.float32) for name, array in start.items()]
-        self._fades = self._tensor(np.concatenate(fades))
-        self._steps = 0
+        self.policy = Policy(policy)
+        if policy == "lora":
+            start |= factors(start, rng)
+        self._dense = Dense(start, DECAYED, self.device)
+        self._obey()
         self.keep()
+
+    @property
+    def rests(self) -> bool:
+        """Whether no dense weight learns now: then lists learned before have nothing to teach."""
+        return not self._dense.learning
+
+    @property
+    def share(self) -> float:
+        """Share of the dense weights that learn now."""
+        return self._dense.share
 
     def learn(
         self,
         lists: Lists,
         learning_rate: float | None = None,
-        settled: Array | None = None,
+        lesson: Lesson | None = None,
         again: bool = False,
     ) -> float:
         """Take one step on some lists and return their loss before it.
@@ -141,12 +155,12 @@ class Trainer:
             What to learn from.
         learning_rate
             Instead of the trainer's own.
+        lesson
+            What is taught about probabilities (None: the labels as they are). The order is learned from all
+            clicks; but a list that is here because of a click says nothing about how probable a click is.
         again
             Whether they were learned before. A row sees few examples and knows them by heart: shown the same
             ones again, dense weights would learn to trust it. So they learn then as if all rows were zero.
-        settled : bool [B]
-            Lists that have their labels (None: all). The others teach the order only: a list that is here
-            because of a click says nothing about how probable a click is.
 
         Returns
         -------
@@ -156,40 +170,58 @@ class Trainer:
         rate = self.learning_rate if learning_rate is None else learning_rate
         batch = self._batch(lists)  # 1. to the device
         self._count_places(batch.place)
-        flat = self._flat.detach().requires_grad_()  # 2. leaves
+        flat = self._dense.leaf()  # 2. leaves
         rows = self._rows(batch)
         item, category = (_blank(leaves) for leaves in rows) if again else rows
-        weights = self._weights(flat)
+        weights = added(self._dense.learned(flat)) | self._counted
         out = self._forward(weights, item, category, batch)  # 3. forward
         shown = out.score + place_effect(weights, "place_score", batch.place)
-        loss = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists)
-        loss = (
-            loss
-            + entire_space(out, batch.labels, self._settled(batch, settled))
-            + LEVEL * out.score.mean().square()
-        )
+        order = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists)
+        positive, negative = self._taught(lists, lesson)
+        probability = entire_space(out, positive, negative, self._conversions)
+        loss = order + probability + LEVEL * out.score.mean().square()
         leaves = [flat] if again else [flat, *item.values(), *category.values()]
         gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)  # 4. backward
-        value, norm = loss.item(), gradients[0].norm().item()
+        figures: list[float] = torch.stack([loss, order, probability, gradients[0].norm()]).tolist()
+        value, *losses, norm = figures
         if not np.isfinite(value + norm):
             return float("nan")
-        self._adam_step(gradients[0] * min(1.0, CLIP / (norm + 1e-12)), rate)  # 5. step
-        if again:
-            return value
-        per_list = [batch.lists * gradient for gradient in gradients[1:]]
-        mine, rest = per_list[: len(item)], per_list[len(item) :]
-        self.items.step(batch.items, dict(zip(item, mine, strict=True)), ROW_RATE * rate)
-        self.categories.step(batch.categories, dict(zip(category, rest, strict=True)), ROW_RATE * rate)
+        if self._dense.learning:
+            self._dense.step(gradients[0], norm, rate)  # 5. step
+        if not again:
+            self._step_rows(batch, item, category, gradients[1:], ROW_RATE * rate)
+            self._watch(losses, positive | negative)
+        if self.policy.mode(self._dense.steps) != self.mode:
+            self._obey()
         return value
 
-    def _settled(self, batch: Batch, settled: Array | None) -> Tensor | None:
-        return None if settled is None else self._tensor(settled.astype(np.float32))[batch.of]
+    def _step_rows(
+        self, batch: Batch, item: Leaves, category: Leaves, gradients: Sequence[Tensor], rate: float
+    ) -> None:
+        per_list = [batch.lists * gradient for gradient in gradients]
+        mine, rest = per_list[: len(item)], per_list[len(item) :]
+        self.items.step(batch.items, dict(zip(item, mine, strict=True)), rate)
+        self.categories.step(batch.categories, dict(zip(category, rest, strict=True)), rate)
+
+    def _watch(self, losses: Sequence[float], taught: Tensor) -> None:
+        """Tell the policy the losses of order and probability on new lists; tasks `taught` are bits."""
+        share = (taught & CLICK > 0).float().mean().item()
+        self.policy.saw(losses[0] or np.nan, losses[1] / share if share > SETTLED else np.nan)
+
+    def _obey(self) -> None:
+        """Let learn what the policy wants to."""
+        self.mode = self.policy.mode(self._dense.steps)
+        self._dense.let_learn(learning(self.mode, self._dense.names))
+
+    def _taught(self, lists: Lists, lesson: Lesson | None) -> tuple[Tensor, Tensor]:
+        positive, negative = lesson or (lists.labels, ~lists.labels)
+        return self._tensor(positive), self._tensor(negative)
 
     @torch.no_grad()
     def predict(self, lists: Lists) -> Prediction:
         """Score lists as they were shown: their places move the probabilities, not the score."""
         batch = self._batch(lists)
-        out = self._forward(self._weights(self._mean), *self._rows(batch), batch)
+        out = self._forward(added(self._dense.mean()) | self._counted, *self._rows(batch), batch)
         return Prediction(out.score.float().cpu().numpy(), probabilities(out).float().cpu().numpy())
 
     def observe(self, features: Array) -> None:
@@ -197,15 +229,18 @@ class Trainer:
         if not len(features) or not self.quantiles.add(features):
             return
         before, after = self._counted["edges"].cpu().numpy(), self.quantiles.edges()
-        for flat in (self._flat, self._mean):
-            weights = self._weights(flat)
-            for name, array in _rebinned(_copied(weights), before, after).items():
+        for weights in (self._dense.now(), self._dense.mean()):
+            for name, array in rebinned(_copied(added(weights)), before, after).items():
                 weights[name].copy_(self._tensor(array))
         self._counted["edges"].copy_(self._tensor(after))
 
     def dense(self) -> dict[str, Array]:
         """Dense weights by name (`models.ranker`), as they are served: the mean of the last steps; copied."""
-        return _copied(self._weights(self._mean))
+        return added(self.parts())
+
+    def parts(self) -> dict[str, Array]:
+        """The same, with what is added to them apart (`models.lora`)."""
+        return _copied(self._dense.mean() | self._counted)
 
     def rows(self) -> dict[str, Array]:
         """Row arrays ``embedding``, ``bias``, ``category``: shared on the CPU, copied from a GPU."""
@@ -213,47 +248,47 @@ class Trainer:
 
     def keep(self) -> None:
         """The model as it is now is good: `rollback` returns to it."""
-        self._good = {name: array.clone() for name, array in self._vectors().items()}
-        self._good_steps = self._steps
+        self._good = {name: array.clone() for name, array in self._counted.items()}
+        self._dense.keep()
         self.items.keep()
         self.categories.keep()
 
     def rollback(self) -> None:
-        """Return to what was good at the last `keep`; the sample of the bins stays.
-
-        That is the mean, which was served and judged. The newest step may have been bad long before the mean
-        shows it: going on from there would spoil every version to come.
-        """
-        for name, array in self._vectors().items():
+        """Return to what was good at the last `keep`; the sample of the bins stays."""
+        for name, array in self._counted.items():
             array.copy_(self._good[name])
-        self._flat.copy_(self._mean)
-        self._steps = self._good_steps
+        self._dense.rollback()
+        self._obey()
         self.items.rollback()
         self.categories.rollback()
 
     def state(self) -> dict[str, Array]:
         """Everything `load_state` needs, copied."""
         parts = {
-            "dense": {name: array.cpu().numpy().copy() for name, array in self._vectors().items()},
+            "dense": self._dense.state(),
+            "counted": _copied(self._counted),
             "items": self.items.state(),
             "categories": self.categories.state(),
             "quantiles": self.quantiles.state(),
+            "policy": self.policy.state(),
         }
-        flat = {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-        return flat | {"steps": np.array([self._steps])}
+        return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
     def load_state(self, state: dict[str, Array]) -> None:
-        """Continue from `state`, which is good."""
+        """Continue from `state`, which is good, also where another policy had learned it."""
 
         def part(prefix: str) -> dict[str, Array]:
             return {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
 
-        for name, array in self._vectors().items():
-            array.copy_(torch.from_numpy(state["dense." + name].copy()))
+        for name, array in self._counted.items():
+            array.copy_(torch.from_numpy(state["counted." + name].copy()))
+        dense = part("dense.")
+        self._dense.load_state(dense if self.policy.name == "lora" else merged(dense))
         self.items.load_state(part("items."))
         self.categories.load_state(part("categories."))
         self.quantiles.load_state(part("quantiles."))
-        self._steps = int(state["steps"][0])
+        self.policy.load_state(part("policy."))
+        self._obey()
         self.keep()
 
     def _rows(self, batch: Batch) -> tuple[Leaves, Leaves]:
@@ -283,17 +318,6 @@ class Trainer:
             out = forward(w, batch.x, vector, item["bias"][batch.item], user, batch.of, batch.place)
         return Outputs(*(column.float() for column in out))
 
-    def _adam_step(self, gradient: Tensor, learning_rate: float) -> None:
-        self._steps += 1
-        first, second = self._adam
-        first.lerp_(gradient, 1 - BETA1)
-        second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        self._flat.addcmul_(self._flat, self._fades, value=-learning_rate)
-        scale = (second / (1 - BETA2**self._steps)).sqrt_().add_(EPSILON)
-        self._flat.addcdiv_(first, scale, value=-learning_rate / (1 - BETA1**self._steps))
-        # young, it forgets faster (polynomial-decay averaging: Shamir and Zhang, ICML 2013)
-        self._mean.lerp_(self._flat, max(1 / MEAN, 4 / (4 + self._steps)))
-
     def _count_places(self, place: Tensor) -> None:
         """Update each place's share of what is shown at places, with a memory of about 100 batches."""
         shown = torch.bincount(place[place > 0].clamp(max=PLACES), minlength=PLACES + 1).float()
@@ -301,39 +325,12 @@ class Trainer:
             share = self._counted["place_share"]
             share.lerp_(shown / shown.sum(), 0.01 if share.any() else 1.0)
 
-    def _weights(self, flat: Tensor) -> dict[str, Tensor]:
-        parts = torch.split(flat, [int(np.prod(size)) for size in self._shapes.values()])
-        learned = {name: p.view(size) for (name, size), p in zip(self._shapes.items(), parts, strict=True)}
-        return learned | self._counted
-
-    def _vectors(self) -> dict[str, Tensor]:
-        return {
-            "flat": self._flat,
-            "mean": self._mean,
-            "first": self._adam[0],
-            "second": self._adam[1],
-            **self._counted,
-        }
-
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
 def _copied(weights: Weights) -> dict[str, Array]:
     return {name: w.detach().cpu().numpy().copy() for name, w in weights.items()}
-
-
-def _rebinned(w: dict[str, Array], before: Array, after: Array) -> dict[str, Array]:
-    """Those weights that change when the edges do, so that the encoded function stays."""
-    parts = np.concatenate([w["encode"], w["wide"].transpose(1, 0, 2)], axis=1)
-    moved, offset = rebin(parts, before, after)
-    constant = w["deep1"] @ offset[:, :-2].ravel()
-    return {
-        "encode": moved[:, :-2],
-        "deep1_bias": w["deep1_bias"] + constant,
-        "wide": moved[:, -2:].transpose(1, 0, 2),
-        "wide_bias": w["wide_bias"] + offset[:, -2:].sum(0),
-    }
 
 
 def _blank(leaves: Leaves) -> Leaves:

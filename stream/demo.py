@@ -37,9 +37,14 @@ HALF_LIVES = {
 """The shop lives a month in five minutes: what fades, fades so much faster."""
 
 
+MATURE_S = 120.0
+"""By then 98.8% of what is bought in the simulated shop has been."""
+
+
 def settings_of(settings: Settings) -> Settings:
-    """The demo's settings: three arms, and half-lives that fit the simulated shop."""
-    return replace(settings, arms=THREE_ARMS, train=replace(settings.train, **HALF_LIVES))
+    """The demo's settings: three arms, and times that fit the simulated shop."""
+    train = replace(settings.train, conversion_wait_s=MATURE_S, **HALF_LIVES)
+    return replace(settings, arms=THREE_ARMS, train=train)
 
 
 def play(

@@ -78,7 +78,8 @@ FROM {db}.freshness_cube AS f FINAL
 GROUP BY time, kind;
 
 -- Per minute, task and lag of the model (0 the newest, 1m, 10m, frozen: the first minute's; the older ones on
--- one user in 20): each example scored before it was trained on.
+-- one user in 20): each example scored before it was trained on. Clicks are judged train.evaluate_after_s after
+-- their list was shown, carts and purchases train.conversion_wait_s after: the newest minutes have none yet.
 -- auc: share of (positive, negative) pairs in order, those within one bin count half; log_loss: nats;
 -- calibration: predicted over observed positives; normalised_entropy: log loss over that of the base rate
 -- (He et al. 2014); ece: mean gap between predicted and observed rates over bins. mrr, ndcg (at 10): over

@@ -162,8 +162,11 @@ class Train(_Section, frozen=True):
     lists_per_batch: Positive = 32
     replay: Annotated[int, Meta(ge=0, le=64)] = 4
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 0.0015
+    policy: Annotated[str, Meta(pattern="^(full|sparse|head|lora|dynamic)$")] = "full"
     buffer_lists: Positive = 100_000
+    delayed: Annotated[str, Meta(pattern="^(naive|wait|fnw|fnc)$")] = "fnw"
     click_wait_s: Seconds = 15.0
+    conversion_wait_s: Seconds = 600.0
     evaluate_after_s: Seconds = 30.0
     publish_s: Seconds = 1.0
     snapshot_s: Seconds = 15.0

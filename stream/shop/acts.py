@@ -16,10 +16,10 @@ import numpy as np
 
 from stream.messages import AnyEvent, Cart, Click, Dismiss, Purchase, Refund, Remove, Search
 
-BUY, TAKE_BACK, REFUND, DISMISS, SEARCH = 0.45, 0.2, 0.01, 0.003, 0.02
-"""Chances: of a cart to be bought, of one that is not to be emptied; of a purchase; of a page, twice."""
-CART_S, BUY_S, REMOVE_S, REFUND_S = 5.0, 25.0, 15.0, 60.0
-"""Mean delays, s."""
+TAKE_BACK, REFUND, DISMISS, SEARCH = 0.2, 0.01, 0.003, 0.02
+"""Chances: of a cart that is not bought to be emptied; of a purchase; of a page, twice."""
+CART_S, REMOVE_S, REFUND_S = 5.0, 15.0, 60.0
+"""Mean delays, s; those of a purchase are settings."""
 FEEDBACK: dict[str, type[Click | Cart | Purchase | Remove | Refund | Dismiss]] = {
     "click": Click,
     "cart": Cart,
@@ -101,12 +101,12 @@ class Agenda:
             yield heapq.heappop(self._heap)[2]
 
 
-def after(act: Act, rng: np.random.Generator) -> Act | None:
-    """What follows from an act, if anything."""
+def after(act: Act, rng: np.random.Generator, buy: float, buy_s: float) -> Act | None:
+    """What follows from an act, if anything; a cart is bought with chance `buy`, after `buy_s` on average."""
     if act.kind == "click" and rng.random() < act.cart_chance:
         return act._replace(kind="cart", due=act.due + 1 + rng.exponential(CART_S))
-    if act.kind == "cart" and rng.random() < BUY:
-        return act._replace(kind="purchase", due=act.due + 2 + rng.exponential(BUY_S))
+    if act.kind == "cart" and rng.random() < buy:
+        return act._replace(kind="purchase", due=act.due + 2 + rng.exponential(buy_s))
     if act.kind == "cart" and rng.random() < TAKE_BACK:
         return act._replace(kind="remove", due=act.due + 1 + rng.exponential(REMOVE_S))
     if act.kind == "purchase" and rng.random() < REFUND:

@@ -144,7 +144,7 @@ class Shop:
         still_there = self.visitors.ids[act.visitor] == act.user
         if tired and still_there and self._place.get(act.item_id) == act.place:
             self.visitors.tire(act.visitor, act.place, tired)
-        following = after(act, self._rng)
+        following = after(act, self._rng, self._settings.buy, self._settings.buy_s)
         if following is not None:
             self._agenda.add(following)
 

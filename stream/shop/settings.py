@@ -32,6 +32,8 @@ class ShopSettings(Struct, frozen=True, kw_only=True):
     drift
         Speed of all that changes: fashions, births, interests, moods, newcomers. 0 is a
         stationary world, 2 changes twice as fast.
+    buy, buy_s
+        Chance that what is in a cart is bought, and mean seconds until then.
     bots
         Share of the visitors that are bots: they click everything, fast.
 
@@ -57,6 +59,8 @@ class ShopSettings(Struct, frozen=True, kw_only=True):
     dwell_s: Annotated[float, Meta(gt=0)] = 5.0
     items: Count = 2_000
     drift: Rate = 1.0
+    buy: Annotated[float, Meta(ge=0, le=1)] = 0.45
+    buy_s: Annotated[float, Meta(gt=0)] = 25.0
     bots: Annotated[float, Meta(ge=0, le=1)] = 0.01
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ Lists are numbered as they arrive. A list becomes
 
 - ready, when its first label comes or the wait for one is over, and again with every later label;
 - judged, once, some time after it was shown: with all labels by then, on what was predicted at arrival;
+- mature, when its carts and purchases have had their time too;
 - gone, when newer lists need its place. Its late labels find nothing any more.
 """
 
@@ -14,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.batch import TASKS, Array, F, Lists, Shape
+from models.batch import CLICK, TASKS, Array, F, Lesson, Lists, Shape
 from models.table import Table
 from stream.messages import MAX_LIST
-from stream.train.join import Labels, Shown, pick, starts
+from stream.train.join import Labels, Shown, list_key, pick, starts
+from stream.train.lessons import due, known, lesson
 
 ITEMS_PER_LIST = 16
 """Room for items, per list; of lists longer than this on average, fewer fit."""
@@ -57,40 +59,48 @@ class Buffer:
         Sizes.
     capacity
         Lists kept; the oldest leave first.
+    delayed
+        When carts and purchases are taught, see `stream.train.lessons`.
 
     Attributes
     ----------
     head, tail
         Number of the next list to come, and of the oldest that is there.
-    missed
-        Lists that left before they were judged.
+    missed, immature
+        Lists that left before they were judged, and before they were mature.
     """
 
-    def __init__(self, shape: Shape, capacity: int) -> None:
+    def __init__(self, shape: Shape, capacity: int, delayed: str = "naive") -> None:
         self.capacity, self.room = capacity, max(capacity * ITEMS_PER_LIST, MAX_LIST)
-        self.head = self.tail = self.missed = 0
-        self._end = self._waited = self._judged = 0
+        self.head = self.tail = self.missed = self.immature = 0
+        self._end = self._waited = self._judged = self._matured = 0
+        self._delayed = delayed
         self._queue: dict[int, None] = {}
         self._table = Table(capacity)
         self._number = np.full(capacity, -1, np.int64)
         self._first, self._size = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
-        flag, big = (np.bool_, ()), (np.int64, ())
+        flag, bits, big = (np.bool_, ()), (np.uint8, ()), (np.int64, ())
         history = (shape.history,)
         self._lists = _empty(
             capacity,
             partition=(np.int32, ()), offset=big, ts=big, broker_ts=big, arrived=big,
-            unseen=flag, settled=flag, aside=flag,
+            unseen=flag, settled=bits, aside=flag,
             history=(np.uint64, history), history_category=(np.uint16, history), age=(np.float32, history),
         )  # fmt: skip
         tasks = (len(TASKS),)
         self._items = _empty(
             self.room,
             item=(np.uint64, ()), category=(np.uint16, ()), features=(np.float32, (F,)), place=(np.int16, ()),
-            labels=(np.uint8, ()), score=(np.float32, ()), p=(np.float32, tasks),
+            labels=bits, taught=bits, score=(np.float32, ()), p=(np.float32, tasks),
         )  # fmt: skip
 
     def __len__(self) -> int:
         return self.head - self.tail
+
+    @property
+    def judged(self) -> int:
+        """Lists before this number are judged, and mature."""
+        return min(self._judged, self._matured)
 
     @property
     def waiting(self) -> int:
@@ -112,13 +122,12 @@ class Buffer:
             return
         count = len(shown)
         arrived = np.maximum.accumulate(np.maximum(shown.broker_ts, self._newest(now)))
-        no = np.zeros(count, np.bool_)
+        no = np.zeros(count, np.uint8)
         known = {name: getattr(shown, name) for name in SHOWN_COLUMNS}
-        # a list that nobody saw has its only label with it: there is nothing to wait for
-        known |= {"arrived": arrived, "settled": shown.unseen, "aside": no}
+        known |= {"arrived": arrived, "settled": no, "aside": no}
         known |= {name: getattr(shown.lists, name) for name in USER_COLUMNS}
         items = {name: getattr(shown.lists, name) for name in ITEM_COLUMNS}
-        items |= {"score": guess.score, "p": guess.p}
+        items |= {"taught": np.zeros(len(guess.score), np.uint8), "score": guess.score, "p": guess.p}
         self._write(np.diff(shown.lists.start), known, items)
 
     def label(self, labels: Labels) -> Joined:
@@ -141,26 +150,50 @@ class Buffer:
         """Lists that arrived at or before `until` (ms) become ready, whatever was learned of them."""
         numbers = self._arrived(self._waited, until)
         self._waited += len(numbers)
-        slot = numbers % self.capacity
-        self._enqueue(numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]])
+        self._ready(numbers)
 
-    def take(self, limit: int) -> tuple[Array, Array]:
-        """Up to `limit` ready lists, longest ready first: their numbers, and which of them settle now.
+    def mature(self, until: int) -> Array:
+        """Numbers of lists that arrived at or before `until` (ms) and were not returned before."""
+        numbers = self._arrived(self._matured, until)
+        self._matured += len(numbers)
+        if self._delayed == "wait":
+            self._ready(numbers)
+        return numbers
 
-        A list settles once, when it has waited for its labels: only then does it say how probable a
-        click is. One that is ready for a label's sake is there because of the label.
+    def take(self, limit: int) -> tuple[Array, Lesson]:
+        """Up to `limit` ready lists, longest ready first: their numbers, and what they teach now.
+
+        A task settles once, when the list has waited for its labels: only then does it say how probable
+        they are. A list that is ready for a label's sake is there because of the label. What nobody saw
+        never settles.
         """
         taken = [number for number, _ in zip(self._queue, range(limit), strict=False)]
         for number in taken:
             del self._queue[number]
         numbers = np.array([n for n in taken if n >= self.tail], np.int64)
-        slot = numbers % self.capacity
-        settles: Array = (numbers < self._waited) & ~self._lists["settled"][slot]
+        slot, item = numbers % self.capacity, self._items_of(numbers)
+        settled, seen = self._lists["settled"][slot], ~self._lists["unseen"][slot]
+        waited, mature = seen & (numbers < self._waited), seen & (numbers < self._matured)
+        settles = due(self._delayed, waited, mature) & ~settled
         self._lists["settled"][slot] |= settles
-        return numbers, settles
+        labels, taught = self._items["labels"][item], self._items["taught"][item]
+        by_item = (np.repeat(bits, self._size[slot]) for bits in (settles, settled | settles))
+        now = lesson(self._delayed, labels, taught, *by_item)
+        self._items["taught"][item] |= now.positive
+        return numbers, now
+
+    def known(self, numbers: Array) -> Array:
+        """Tasks (bits, uint8) whose labels lists have by now; the others' may yet come."""
+        return known(self._delayed, numbers < self._matured)
+
+    def review(self, numbers: Array) -> Lesson:
+        """What lists teach that are learned from again, of what is known of them."""
+        slot, labels = numbers % self.capacity, self._items["labels"][self._items_of(numbers)]
+        settled = np.repeat(self._lists["settled"][slot] & self.known(numbers), self._size[slot])
+        return lesson(self._delayed, labels, np.zeros_like(labels), settled, settled)
 
     def replay(self, count: int, rng: np.random.Generator) -> Array:
-        """Numbers of up to `count` settled lists, drawn uniformly."""
+        """Numbers of up to `count` lists that have settled, or that nobody saw; drawn uniformly."""
         return self._draw(count, rng, self.tail, self._waited)
 
     def trusted(self, count: int, rng: np.random.Generator, since: int) -> Array:
@@ -210,7 +243,8 @@ class Buffer:
         numbers = np.arange(first, self.head)
         slot, item = numbers % self.capacity, self._items_of(numbers)
         return {
-            "counters": [self.head, self._end, self._waited, self._judged, self.missed],
+            "counters": [self.head, self._end, self.missed, self.immature],
+            "passed": [self._waited, self._judged, self._matured],
             "queue": np.array([n for n in self._queue if n >= first], np.int64),
             "size": self._size[slot],
             "lists": {name: column[slot] for name, column in self._lists.items()},
@@ -219,16 +253,15 @@ class Buffer:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state` in an empty buffer; with less room now, the oldest lists are missed."""
-        head, end, waited, judged, missed = state["counters"]
+        head, end, self.missed, self.immature = state["counters"]
         size: Array = state["size"]
         keep = min(len(size), self.capacity, int(np.searchsorted(np.cumsum(size[::-1]), self.room, "right")))
         cut, items = len(size) - keep, int(size[len(size) - keep :].sum())
-        self.head = self.tail = self._waited = self._judged = head - keep
-        self._end, self.missed = end - items, missed
+        self.head = self.tail = head - keep
+        self._waited, self._judged, self._matured = state["passed"]
+        self._end = end - items
         of_items = {k: v[len(v) - items :] for k, v in state["items"].items()}
         self._write(size[cut:], {k: v[cut:] for k, v in state["lists"].items()}, of_items)
-        self._waited, self._judged = max(waited, self.tail), max(judged, self.tail)
-        self.missed += self._judged - judged
         self._enqueue(state["queue"][state["queue"] >= self.tail])
 
     def _write(self, size: Array, lists: Mapping[str, Array], items: Mapping[str, Array]) -> None:
@@ -251,8 +284,14 @@ class Buffer:
             self.tail < self.head and self._first[self.tail % self.capacity] < self._end + items - self.room
         ):
             self.tail += 1
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nothing before `tail` is waited for any more."""
         self.missed += max(0, self.tail - self._judged)
-        self._waited, self._judged = max(self._waited, self.tail), max(self._judged, self.tail)
+        self.immature += max(0, self.tail - self._matured)
+        passed = self._waited, self._judged, self._matured
+        self._waited, self._judged, self._matured = (max(number, self.tail) for number in passed)
 
     def _arrived(self, first: int, until: int) -> Array:
         """Numbers from `first` on, at most `AT_ONCE`, of lists that arrived at or before `until`."""
@@ -265,7 +304,8 @@ class Buffer:
             return np.zeros(0, np.int64)
         drawn = rng.integers(first, end, 2 * count)  # some have not settled yet
         slot = drawn % self.capacity
-        numbers: Array = drawn[self._lists["settled"][slot] & ~self._lists["aside"][slot]][:count]
+        learned = (self._lists["settled"][slot] & CLICK > 0) | self._lists["unseen"][slot]
+        numbers: Array = drawn[learned & ~self._lists["aside"][slot]][:count]
         return numbers
 
     def _newest(self, now: int) -> int:
@@ -278,21 +318,13 @@ class Buffer:
         where: Array = (np.arange(own[-1]) + np.repeat(first - own[:-1], size)) % self.room
         return where
 
+    def _ready(self, numbers: Array) -> None:
+        """To be learned from; a list that nobody saw has its only label with it, and waits for nothing."""
+        slot = numbers % self.capacity
+        self._enqueue(numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]])
+
     def _enqueue(self, numbers: Array) -> None:
         self._queue |= dict.fromkeys(numbers.tolist())
-
-
-def list_key(partition: Array, offset: Array) -> Array:
-    """One 64-bit key per list, well spread: the finaliser of splitmix64 (Steele et al., OOPSLA 2014).
-
-    >>> len(set(list_key(np.array([0, 0, 1]), np.array([0, 1, 0])).tolist()))
-    3
-    """
-    key = (partition.astype(np.uint64) << np.uint64(48)) + offset.astype(np.uint64)
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    spread: Array = np.maximum(key ^ (key >> np.uint64(31)), np.uint64(2))
-    return spread
 
 
 def _empty(length: int, **columns: tuple[type, tuple[int, ...]]) -> dict[str, Array]:

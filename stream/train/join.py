@@ -216,6 +216,19 @@ def _lists(columns: dict[str, Array], shape: Shape) -> Lists:
     )
 
 
+def list_key(partition: Array, offset: Array) -> Array:
+    """One 64-bit key per list, well spread: the finaliser of splitmix64 (Steele et al., OOPSLA 2014).
+
+    >>> len(set(list_key(np.array([0, 0, 1]), np.array([0, 1, 0])).tolist()))
+    3
+    """
+    key = (partition.astype(np.uint64) << np.uint64(48)) + offset.astype(np.uint64)
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    spread: Array = np.maximum(key ^ (key >> np.uint64(31)), np.uint64(2))
+    return spread
+
+
 def starts(size: Array) -> Array:
     """Where each list begins in its items, and the end: int64 [B + 1].
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from models import quality
-from models.batch import TASKS, Array, Lists
+from models.batch import CLICK, TASKS, Array, Lists
 from stream.counts import Counts, latency_bin
 from stream.grouping import Column
 from stream.train.buffer import Buffer, Guess
@@ -53,7 +53,7 @@ def count_learned(counts: Counts, partition: Array, broker_ts: Array, now: float
         counts.add(own, "freshness", dims, {"count": 1})
 
 
-def count_quality(counts: Counts, buffer: Buffer, numbers: Array, lag: str, guess: Guess) -> None:
+def count_quality(counts: Counts, buffer: Buffer, numbers: Array, tasks: int, lag: str, guess: Guess) -> None:
     """Count how good a model's predictions of some lists were, on the labels of now.
 
     Lists that nobody saw do not count. The second of ``quality`` and ``ranking`` is that of the list's
@@ -61,6 +61,8 @@ def count_quality(counts: Counts, buffer: Buffer, numbers: Array, lag: str, gues
 
     Parameters
     ----------
+    tasks
+        Those judged now, as bits; the order is judged with the clicks.
     lag
         Name of the model: how much older it was than the newest.
     guess
@@ -71,20 +73,21 @@ def count_quality(counts: Counts, buffer: Buffer, numbers: Array, lag: str, gues
     for own, at in sorted(set(zip(partition[seen].tolist(), second[seen].tolist(), strict=True))):
         index = np.flatnonzero(seen & (partition == own) & (second == at))
         item = items_of(lists.start, index)
+        dims: dict[str, Column] = {"second": at, "lag": lag}
         part = Guess(guess.score[item], guess.p[item])
-        _count_guess(counts, own, at, lag, part, select(lists, index))
+        _count_guess(counts, own, dims, part, select(lists, index), tasks)
 
 
-def _count_guess(counts: Counts, partition: int, second: int, lag: str, guess: Guess, lists: Lists) -> None:
+def _count_guess(
+    counts: Counts, partition: int, dims: dict[str, Column], guess: Guess, lists: Lists, tasks: int
+) -> None:
     for t, task in enumerate(TASKS):
+        if not tasks >> t & 1:
+            continue
         h = quality.histogram(guess.p[:, t], lists.labels >> t & 1)
-        dims: dict[str, Column] = {"second": second, "task": task, "lag": lag, "bin": h.bin}
         sums = {"count": h.count, "positives": h.positives, "predicted": h.predicted, "loss": h.loss}
-        counts.add(partition, "quality", dims, sums)
-    judged = quality.ranks(lists.start, guess.score, lists.labels)
-    counts.add(
-        partition,
-        "ranking",
-        {"second": second, "lag": lag},
-        {"lists": 1, "reciprocal": judged.reciprocal, "ndcg": judged.ndcg},
-    )
+        counts.add(partition, "quality", dims | {"task": task, "bin": h.bin}, sums)
+    if tasks & CLICK:
+        judged = quality.ranks(lists.start, guess.score, lists.labels)
+        order: dict[str, Column] = {"lists": 1, "reciprocal": judged.reciprocal, "ndcg": judged.ndcg}
+        counts.add(partition, "ranking", dims, order)

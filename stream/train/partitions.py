@@ -56,7 +56,7 @@ class Partitions:
         if len(self._sums) == 1:
             return np.zeros(len(numbers), np.bool_)
         lists, partition = buffer.gather(numbers), buffer.column("partition", numbers)
-        loss = list_losses(lists.start, buffer.guesses(numbers).p, lists.labels)
+        loss = list_losses(lists.start, buffer.guesses(numbers).p, lists.labels, buffer.known(numbers))
         seen = ~buffer.column("unseen", numbers)
         self.learn(partition[seen], loss[seen])
         return self.out(partition)

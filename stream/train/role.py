@@ -20,7 +20,7 @@ from stream.settings import Settings, shape_of
 from stream.train.session import Session
 from stream.train.versions import UNIT
 
-STATE = 3
+STATE = 5
 """Version of what a checkpoint holds."""
 
 
@@ -32,6 +32,8 @@ def new_learner(settings: Settings) -> Learner:
         seed=train.seed,
         device=train.device,
         learning_rate=train.learning_rate,
+        delayed=train.delayed,
+        policy=train.policy,
         graphs=user_cache() / "graphs",
     )
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from models.batch import Array, Lists
+from models.batch import CLICK, CONVERSIONS, Array, Lesson, Lists
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -93,7 +93,7 @@ class Session:
     ) -> None:
         self.settings, self.shape, self.learner = settings.train, shape_of(settings), learner
         self.partitions = partitions
-        self.buffer = Buffer(self.shape, self.settings.buffer_lists)
+        self.buffer = Buffer(self.shape, self.settings.buffer_lists, self.settings.delayed)
         self.shadows = Shadows(learner, LAGS)
         self.alike = Partitions(partitions)
         self.counts = Counts(source, BLOCK)
@@ -249,7 +249,8 @@ class Session:
         """Full batches at once; what is left over when the next version is due.
 
         After each batch come batches of the past, each a step of its own: five steps of 32 lists take as
-        long as one of 160, and teach a young model far more. Who is behind leaves the past alone.
+        long as one of 160, and teach a young model far more. Who is behind leaves the past alone, and so does
+        a policy by which no dense weight learns now: the past teaches no others.
         """
         self.buffer.wait(self.time.ms - int(self.settings.click_wait_s * 1000))
         size = self.settings.lists_per_batch
@@ -257,21 +258,23 @@ class Session:
         enough, steps = (1 if now >= self._next_publish else size), 0
         while self.buffer.waiting >= enough and steps < STEPS:
             self._step(*self.buffer.take(LARGER * size if behind else size))
-            replayed = 0 if behind else min(self.settings.replay, self._replays)
+            resting = behind or self.learner.trainer.rests
+            replayed = 0 if resting else min(self.settings.replay, self._replays)
             for _ in range(replayed):
                 past = self.buffer.replay(size, self.rng)
-                real = ~self.buffer.column("unseen", past)
-                self.learner.learn(self.buffer.gather(past), settled=real, again=True)
+                self.learner.learn(self.buffer.gather(past), lesson=self.buffer.review(past), again=True)
             self._replays -= replayed
             steps += LARGER if behind else 1 + replayed
         self._behind_since = np.inf if self.buffer.waiting < size else min(self._behind_since, now)
 
-    def _step(self, numbers: Array, settles: Array) -> None:
+    def _step(self, numbers: Array, lesson: Lesson) -> None:
         mine = self._sift(numbers)
-        numbers, settles = numbers[mine], settles[mine]
+        if not mine.all():
+            items = np.repeat(mine, np.diff(self.buffer.gather(numbers).start))
+            numbers, lesson = numbers[mine], Lesson(*(part[items] for part in lesson))
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
-        loss = self.learner.learn(self.buffer.gather(numbers), settled=settles)
+        loss = self.learner.learn(self.buffer.gather(numbers), lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
@@ -291,20 +294,17 @@ class Session:
 
     def _count(self) -> list[Output]:
         """Judge the lists whose time has come, and publish what was counted."""
-        due = self.time.ms - int(self.settings.evaluate_after_s * 1000)
-        while len(numbers := self.buffer.judge(due)):
-            measure.count_quality(self.counts, self.buffer, numbers, NEWEST, self.buffer.guesses(numbers))
-            for lag, said in self.shadows.take(numbers).items():
-                measure.count_quality(self.counts, self.buffer, said.number, lag, said.guess)
-            if len(numbers) < AT_ONCE:
-                break
+        self._judge(self.settings.evaluate_after_s, self.buffer.judge, CLICK)
+        self._judge(self.settings.conversion_wait_s, self.buffer.mature, CONVERSIONS)
         self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
-        self.shadows.forget(self.buffer.tail)
+        self.shadows.forget(self.buffer.judged)
         gauges = {
             "buffer": len(self.buffer),
             "waiting": self.buffer.waiting,
             "missed": self.buffer.missed,
+            "immature": self.buffer.immature,
             "rows": len(self.learner.table),
+            "dense": self.learner.trainer.share,
         }
         measure.read_gauges(self.counts, min(self.partitions), self.time.ms // 1000, gauges)
         return [
@@ -312,3 +312,14 @@ class Session:
             for p in self.counts.partitions()
             for outcomes in self.counts.take(p)
         ]
+
+    def _judge(self, after_s: float, judge: Callable[[int], Array], tasks: int) -> None:
+        """Judge `tasks` (bits) of the lists that arrived so long ago."""
+        due = self.time.ms - int(after_s * 1000)
+        while len(numbers := judge(due)):
+            newest = self.buffer.guesses(numbers)
+            measure.count_quality(self.counts, self.buffer, numbers, tasks, NEWEST, newest)
+            for lag, said in self.shadows.said(numbers).items():
+                measure.count_quality(self.counts, self.buffer, said.number, tasks, lag, said.guess)
+            if len(numbers) < AT_ONCE:
+                break

@@ -77,16 +77,16 @@ class Shadows:
                 guess = Guess(*self._learner.predict_with(model, lists))
                 self._hear(name, Said(first + sampled, np.diff(lists.start), guess))
 
-    def take(self, numbers: Array) -> dict[str, Said]:
-        """What was said of those of these lists that a model predicted, by model; it is forgotten here."""
-        taken = {}
+    def said(self, numbers: Array) -> dict[str, Said]:
+        """What was said of those of these lists that a model predicted, by model."""
+        found = {}
         for name, said in self._said.items():
             if own := [n for n in numbers.tolist() if n in said]:
-                taken[name] = _together({n: said.pop(n) for n in own})
-        return taken
+                found[name] = _together({n: said[n] for n in own})
+        return found
 
     def forget(self, before: int) -> None:
-        """Lists numbered below `before` are gone."""
+        """Nobody will ask for lists numbered below `before`."""
         self._said = {
             name: {n: guess for n, guess in said.items() if n >= before} for name, said in self._said.items()
         }

@@ -71,6 +71,7 @@ class Gate:
         self._numbers = np.concatenate([newest, older, self._refused])
         self._lists: Lists = self._buffer.gather(self._numbers)
         self._unseen = self._buffer.column("unseen", self._numbers)
+        self._known = self._buffer.known(self._numbers)
         self._before = self._losses()
 
     def judge(self, learned: Array) -> Verdict:
@@ -89,9 +90,9 @@ class Gate:
         if not len(self._lists):
             return np.zeros(0)
         start, labels, guess = self._lists.start, self._lists.labels, self._learner.predict(self._lists)
-        # what nobody saw has no probabilities, only an order
-        order, all_tasks = order_losses(start, guess.score, labels), list_losses(start, guess.p, labels)
-        return np.where(self._unseen, order, all_tasks)
+        # what nobody saw has no probabilities, only an order; what may yet be bought speaks of clicks only
+        order = order_losses(start, guess.score, labels)
+        return np.where(self._unseen, order, list_losses(start, guess.p, labels, self._known))
 
     def _knows_better(self, after: Array, learned: Array) -> bool:
         """Whether losses on refused lists, but for those `learned` since, are less than the good model's."""

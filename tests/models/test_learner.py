@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from models.batch import Array, Lists, Shape
+from models.delta import decode_delta
 from models.learner import Learner
+from models.lora import FACTORS
+from models.policy import HEADS, POLICIES
 from models.quality import auc, histogram
-from models.served import Served
+from models.ranker import COUNTED
+from models.served import PRIOR, Served
 from tests.models.toy import MONDAY, SHAPE, ids, lists
 
 BUDGET = 900_000
@@ -39,8 +43,8 @@ def act(learner: Learner, batch: Lists, now: int) -> None:
     learner.count_acts(batch.item[at], batch.category[at], task, listed, ts, batch.history[of], batch.age[of])
 
 
-def fresh(graphs: Path, seed: int = 1) -> Learner:
-    return Learner(SHAPE, seed=seed, device="cpu", graphs=graphs)
+def fresh(graphs: Path, seed: int = 1, policy: str = "full") -> Learner:
+    return Learner(SHAPE, seed=seed, device="cpu", policy=policy, graphs=graphs)
 
 
 def same_scores(learner: Learner, served: Served, batch: Lists) -> None:
@@ -67,6 +71,95 @@ def test_snapshot_serves_what_was_learned(graphs: Path) -> None:
     rng, learner = np.random.default_rng(0), fresh(graphs)
     live(learner, rng, 5)
     same_scores(learner, Served.load(learner.snapshot(), SHAPE), lists(rng, 20))
+
+
+def dense_of(delta: bytes) -> set[str]:
+    """Learned dense weights that a delta holds."""
+    return {*decode_delta(delta, SHAPE.schema).dense} - {*COUNTED, PRIOR}
+
+
+@pytest.fixture
+def old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is young for more than three steps."""
+    monkeypatch.setattr("models.policy.WARM", 3)
+
+
+@pytest.mark.usefixtures("old")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_deltas_hold_what_a_policy_teaches(policy: str, graphs: Path) -> None:
+    rng, learner = np.random.default_rng(0), fresh(graphs, policy=policy)
+    live(learner, rng, 4)
+    every = dense_of(learner.delta(BUDGET))
+    live(learner, rng, 2, MONDAY + 10_000)
+    taught = dense_of(learner.delta(BUDGET))
+    expected = {
+        "full": every,
+        "dynamic": every,
+        "sparse": set(),
+        "head": {*HEADS},
+        "lora": {*HEADS, *FACTORS},
+    }
+    assert taught == expected[policy]
+    assert dense_of(learner.delta(BUDGET)) == set()
+
+
+@pytest.mark.usefixtures("old")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_is_served_follows_every_policy(policy: str, graphs: Path) -> None:
+    rng, learner = np.random.default_rng(0), fresh(graphs, policy=policy)
+    served = Served.load(learner.snapshot(), SHAPE)
+    for k in range(4):
+        live(learner, rng, 3, MONDAY + 10_000 * k)
+        served.apply(learner.delta(BUDGET))
+        same_scores(learner, served, lists(rng, 20))
+    live(learner, rng, 3, MONDAY + 50_000)
+    late = Served.load(learner.snapshot(), SHAPE)  # there are changes that no delta has told of yet
+    delta = learner.delta(BUDGET)
+    for each in (served, late, late.copy()):
+        each.apply(delta)
+        same_scores(learner, each, lists(rng, 20))
+
+
+def test_weights_that_go_back_are_sent_again(graphs: Path) -> None:
+    rng, learner = np.random.default_rng(0), fresh(graphs)
+    served = Served.load(learner.snapshot(), SHAPE)
+    live(learner, rng, 2)
+    learner.keep()
+    served.apply(learner.delta(BUDGET))
+    live(learner, rng, 2)
+    served.apply(learner.delta(BUDGET))
+    learner.rollback()
+    served.apply(learner.delta(BUDGET))
+    same_scores(learner, served, lists(rng, 20))
+
+
+@pytest.mark.usefixtures("old")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policy_gives_the_same_bytes_again_and_after_a_restart(policy: str, graphs: Path) -> None:
+    def go_on(learner: Learner) -> bytes:
+        live(learner, np.random.default_rng(1), 4, MONDAY + 10_000)
+        return learner.state()
+
+    def run() -> Learner:
+        learner = fresh(graphs, policy=policy)
+        live(learner, np.random.default_rng(0), 4)
+        return learner
+
+    other = fresh(graphs, policy=policy)
+    other.restore(run().state())
+    assert go_on(run()) == go_on(run()) == go_on(other)
+
+
+@pytest.mark.usefixtures("old")
+@pytest.mark.parametrize(("before", "after"), [("lora", "full"), ("full", "lora"), ("sparse", "dynamic")])
+def test_a_policy_takes_over_from_another(before: str, after: str, graphs: Path) -> None:
+    rng, one, other = np.random.default_rng(0), fresh(graphs, policy=before), fresh(graphs, policy=after)
+    live(one, rng, 8)
+    other.restore(one.state())
+    batch = lists(rng, 20)
+    np.testing.assert_allclose(other.predict(batch).score, one.predict(batch).score, atol=1e-5)
+    live(other, rng, 2, MONDAY + 10_000)
+    same_scores(other, Served.load(other.snapshot(), SHAPE), batch)
 
 
 def test_chain_of_deltas_equals_snapshot(graphs: Path) -> None:

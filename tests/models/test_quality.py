@@ -125,9 +125,12 @@ def test_only_lists_with_a_click_are_judged() -> None:
 def test_list_loss_is_the_mean_over_items_of_the_sum_over_tasks() -> None:
     p = np.array([[0.5, 0.1, 0.2], [0.4, 0.3, 0.1], [0.9, 0.5, 0.5]])
     labels = np.array([3, 0, 1], np.uint8)
-    losses = list_losses(np.array([0, 2, 2, 3]), p, labels)
+    start = np.array([0, 2, 2, 3])
+    losses = list_losses(start, p, labels, np.full(3, 7, np.uint8))
     first = -np.log([0.5 * 0.1 * 0.8, 0.6 * 0.7 * 0.9]).sum() / 2
     assert losses == pytest.approx([first, 0, -np.log(0.9 * 0.5 * 0.5)])
+    some = list_losses(start, p, labels, np.array([0b001, 0b001, 0b101], np.uint8))
+    assert some == pytest.approx([-np.log(0.5 * 0.6) / 2, 0, -np.log(0.9 * 0.5)])
 
 
 @pytest.mark.filterwarnings("error")

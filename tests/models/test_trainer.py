@@ -6,16 +6,34 @@ import numpy as np
 import pytest
 import torch
 
-from models.batch import FEATURE
+from models.batch import FEATURE, Array, Lesson
+from models.lora import FACTORS
+from models.policy import HEADS, POLICIES
+from models.ranker import COUNTED
 from models.table import Table
 from models.trainer import Trainer
 from tests.models.toy import ITEMS, SHAPE, ids, lists
 
 
-def trainer(seed: int = 0, device: str = "cpu") -> Trainer:
+def trainer(seed: int = 0, device: str = "cpu", policy: str = "full") -> Trainer:
     table = Table(SHAPE.rows)
     table.put(ids(np.arange(1, ITEMS + 1)), np.arange(SHAPE.cold, SHAPE.cold + ITEMS))
-    return Trainer(SHAPE, table, seed=seed, device=device)
+    return Trainer(SHAPE, table, seed=seed, device=device, policy=policy)
+
+
+def learned(t: Trainer, count: int = 3, again: bool = False) -> set[str]:
+    """Dense weights that change in so many steps, after some in which all of them do."""
+    rng = np.random.default_rng(0)
+    for _ in range(4):  # conversions are rare
+        t.learn(lists(rng, 32))
+    before = t.parts()
+    for _ in range(count):
+        t.learn(lists(rng, 32), again=again)
+    return {name for name, array in t.parts().items() if (array != before[name]).any()} - {*COUNTED}
+
+
+def moved(t: Trainer, before: dict[str, Array]) -> set[str]:
+    return {name for name, array in t.rows().items() if (array != before[name]).any()}
 
 
 def test_learning_is_deterministic() -> None:
@@ -81,7 +99,7 @@ def test_what_rows_know_by_heart_does_not_teach_dense_weights_again() -> None:
 
 def test_served_weights_are_steadier_than_a_single_step() -> None:
     def moves(mean: int, monkeypatch: pytest.MonkeyPatch) -> float:
-        monkeypatch.setattr("models.trainer.MEAN", mean)
+        monkeypatch.setattr("models.dense.MEAN", mean)
         t, rng, moved = trainer(), np.random.default_rng(0), []
         for _ in range(40):
             before = t.dense()["deep1"]
@@ -99,24 +117,26 @@ def test_the_tower_fades_where_nothing_is_learned() -> None:
     for _ in range(40):
         batch = lists(rng, 8)
         batch.labels[:] = 0
-        t.learn(batch, learning_rate=0.02, settled=np.zeros(8, bool))
+        t.learn(batch, learning_rate=0.02, lesson=Lesson(batch.labels, batch.labels))
     after = t.dense()
     assert np.abs(after["deep2"]).mean() < 0.8 * np.abs(start["deep2"]).mean()
     np.testing.assert_array_equal(after["click"], start["click"])
 
 
-def test_a_list_that_has_not_settled_teaches_order_but_no_probability() -> None:
+def test_a_list_without_a_lesson_in_probability_teaches_order() -> None:
     rng = np.random.default_rng(0)
     some = trainer()
     batch = lists(rng, 8)
     before = some.dense()
-    some.learn(batch, settled=np.zeros(8, bool))
+    none = np.zeros(64, np.uint8)
+    some.learn(batch, lesson=Lesson(none, none))
     after = some.dense()
     for head in ("click", "cart", "purchase"):
         np.testing.assert_array_equal(before[head], after[head])
     assert (before["deep1"] != after["deep1"]).any()
-    some.learn(batch, settled=np.ones(8, bool))
+    some.learn(batch, lesson=Lesson(none, none | 0b001))
     assert (some.dense()["click"] != after["click"]).any()
+    np.testing.assert_array_equal(some.dense()["purchase"], after["purchase"])
 
 
 def test_function_stays_when_the_bins_move() -> None:
@@ -176,6 +196,88 @@ def test_unlabelled_batch_is_learned_as_no_clicks() -> None:
     for _ in range(20):
         t.learn(batch)
     assert t.predict(batch).p.mean() < before
+
+
+TAUGHT = {
+    "full": set(trainer().parts()) - {*COUNTED},
+    "sparse": set(),
+    "head": {*HEADS},
+    "lora": {*HEADS, *FACTORS},
+}
+
+
+@pytest.mark.parametrize("policy", TAUGHT)
+def test_a_policy_teaches_the_weights_that_it_names(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.policy.WARM", 4)
+    t = trainer(policy=policy)
+    assert t.mode == "full"
+    rows = {name: array.copy() for name, array in t.rows().items()}
+    assert learned(t) == TAUGHT[policy]
+    assert t.mode == policy
+    assert moved(t, rows) == {"embedding", "bias", "category"}
+    assert t.rests == (policy == "sparse")
+
+
+@pytest.mark.parametrize("policy", ["sparse", "head", "lora"])
+def test_rows_go_on_to_learn(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.policy.WARM", 0)
+    t = trainer(policy=policy)
+    rows = {name: array.copy() for name, array in t.rows().items()}
+    t.learn(lists(np.random.default_rng(0), 32))
+    assert moved(t, rows) == {"embedding", "bias", "category"}
+
+
+def test_share_that_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.policy.WARM", 0)
+    full, head, sparse = (trainer(policy=policy).share for policy in ("full", "head", "sparse"))
+    assert (full, sparse) == (1.0, 0.0)
+    assert 0.0 < head < 0.5
+
+
+def test_lists_learned_again_teach_nothing_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.policy.WARM", 4)
+    t = trainer(policy="head")
+    assert learned(t, again=True) == {*HEADS}
+
+
+def test_dynamic_lets_dense_weights_rest_until_the_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"models.policy.WARM": 0, "models.policy.CALM": 40, "models.drift.KNOWN": 20}.items():
+        monkeypatch.setattr(name, value)
+    t, rng = trainer(policy="dynamic"), np.random.default_rng(0)
+    for _ in range(400):
+        t.learn(lists(rng, 16), learning_rate=0.01)
+        if t.rests:
+            break
+    assert t.mode == "sparse"
+    dense, modes = t.dense(), []
+    for _ in range(20):
+        batch = lists(rng, 16)
+        batch.features[:, FEATURE["price"]] *= -3
+        t.learn(batch, learning_rate=0.01)
+        modes.append(t.mode)
+    assert modes[0] == "sparse"
+    assert modes[-1] == "full"
+    assert (t.dense()["deep1"] != dense["deep1"]).any()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_rollback_takes_the_policy_along(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.policy.WARM", 3)
+    t, rng = trainer(policy=policy), np.random.default_rng(0)
+    batches = [lists(rng, 16) for _ in range(6)]
+    t.learn(batches[0])
+    t.keep()
+
+    def rest() -> list[Array]:
+        for batch in batches[1:]:
+            t.learn(batch)
+        return [*t.parts().values(), *(array.copy() for array in t.rows().values())]
+
+    once = rest()
+    t.rollback()
+    assert t.mode == "full"
+    for before, after in zip(once, rest(), strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 @pytest.mark.gpu

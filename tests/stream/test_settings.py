@@ -115,6 +115,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("KAFKA_PARTITIONS", "zero", "[kafka] partitions = 'zero'"),
         ("KAFKA_PARTITIONS", "0", ">= 1"),
         ("TRAIN_DEVICE", "tpu", "[train] device = 'tpu'"),
+        ("TRAIN_POLICY", "some", "[train] policy = 'some'"),
     ],
 )
 def test_a_variable_that_is_wrong_is_named(name: str, value: str, part: str) -> None:

@@ -6,7 +6,9 @@ import logging
 from collections import Counter
 
 import msgspec
+import numpy as np
 import pytest
+from msgspec import structs
 
 from stream.errors import Fatal, Retryable, SettingsError
 from stream.log import Output
@@ -14,11 +16,14 @@ from stream.memory import MemoryLog
 from stream.messages import (
     STRANGER,
     AnyEvent,
+    Cart,
     Click,
     Impression,
     Item,
     ModelVersion,
     Position,
+    Purchase,
+    Remove,
     Slate,
     SlateItem,
     decode_event,
@@ -229,6 +234,17 @@ def test_carts_and_purchases_come_of_clicks() -> None:
     assert kinds["Remove"] > 0
     assert kinds["Search"] > 0
     assert kinds["Dismiss"] > 0
+
+
+def test_whether_and_how_soon_a_cart_is_bought_are_settings() -> None:
+    log = make_log()
+    live(make_shop(log, structs.replace(SMALL, visitors=200, pages_per_s=20.0, buy=1.0, buy_s=2.0)), 60)
+    carts = {(e.user_id, e.slate_id, e.item_id): e.ts for e in events(log) if isinstance(e, Cart)}
+    bought = [e for e in events(log) if isinstance(e, Purchase)]
+    delays = [e.ts - carts[e.user_id, e.slate_id, e.item_id] for e in bought]
+    assert len(carts) > len(bought) > 20
+    assert not any(isinstance(e, Remove) for e in events(log))
+    assert 2_000 <= min(delays) < 3_000 < np.mean(delays) < 5_000
 
 
 def test_bots_click_everything_and_count_for_no_truth() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from stream.monitor.watch import CTR, LOG_LOSS, SETTLE_S, Series, Watch
+from stream.monitor.watch import CTR, SETTLE_S, Series, Watch, log_loss
 from tests.conftest import T0
 
 
@@ -58,8 +58,21 @@ def test_log_loss_is_that_of_the_newest_model(store, put):
         9 click 0 0 1 1
         """,
     )
-    Series(LOG_LOSS, recorder).look(store, T0 + 100)
+    Series(log_loss("click"), recorder).look(store, T0 + 100)
     assert recorder.fed == [("click", 0, 0.25)]
+
+
+def test_purchases_that_are_judged_long_after_clicks_are_looked_at_too(store, put):
+    clicks, purchases = Recorder(), Recorder()
+    series = [Series(log_loss("click"), clicks), Series(log_loss("purchase"), purchases)]
+    rows = "second task lag bin count loss"
+    put("quality", rows + "\n 100 click 0 0 1 0.5\n 109 click 0 0 1 0.5")
+    for each in series:
+        each.look(store, T0 + 110)
+    put("quality", rows + "\n 100 purchase 0 0 1 0.5\n 109 purchase 0 0 1 0.5", block=1)
+    for each in series:
+        each.look(store, T0 + 710)
+    assert (clicks.fed, purchases.fed) == ([("click", 100, 0.5)], [("purchase", 100, 0.5)])
 
 
 def test_nothing_stored_is_nothing_to_say(store):

@@ -17,6 +17,7 @@ SMALL = Settings(
         buffer_lists=2000,
         click_wait_s=2.0,
         evaluate_after_s=4.0,
+        conversion_wait_s=5.0,
         snapshot_s=5.0,
         frozen_after_s=10.0,
         device="cpu",

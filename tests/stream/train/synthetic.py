@@ -86,16 +86,15 @@ def acts(shape: Shape, offset: list[int], items: list[int], ts: int = T0) -> dic
 
 
 class World:
-    """Lists of random items; an item's own appeal and its price decide on a click, seen one step later."""
+    """Lists of random items; an item's own appeal and its price decide on a click, seen one step later.
+
+    Both may be changed at any time.
+    """
 
     def __init__(self, shape: Shape, seed: int = 0, unseen: bool = False, partition: int = 0) -> None:
-        self.shape, self.rng, self.unseen, self.partition = (
-            shape,
-            np.random.default_rng(seed),
-            unseen,
-            partition,
-        )
-        self.appeal = self.rng.normal(0, 1.5, ITEMS)
+        self.shape, self.rng, self.unseen = shape, np.random.default_rng(seed), unseen
+        self.partition = partition
+        self.appeal, self.price = self.rng.normal(0, 1.5, ITEMS), 1.5
         self.offset = 0
         self._late: list[tuple[int, int, int]] = []
 
@@ -136,6 +135,6 @@ class World:
         return self._chance(lists.item.astype(np.int64) - 2, lists.features)
 
     def _chance(self, index: Array, features: Array) -> Array:
-        odds = self.appeal[index] + 1.5 * features[..., FEATURE["price"]] - 2
+        odds = self.appeal[index] + self.price * features[..., FEATURE["price"]] - 2
         chance: Array = 1 / (1 + np.exp(-odds))
         return chance

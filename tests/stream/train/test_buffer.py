@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.batch import TASKS, Array, Shape
+from models.losses import DELAYED
 from stream.checkpoint import pack, unpack
 from stream.messages import OURS, UNSEEN, encode_binary
 from stream.train import buffer as buffer_module
@@ -59,17 +60,26 @@ def test_a_click_makes_its_list_ready_at_once() -> None:
     assert buffer.gather(numbers).labels.tolist() == [0, 0, 1]
 
 
-def test_a_list_that_nobody_saw_is_learned_once_and_never_as_a_probability() -> None:
-    buffer = Buffer(SHAPE, 10)
+def taught(buffer: Buffer, *numbers: int) -> list[tuple[list[int], list[int]]]:
+    """Positives and negatives of all ready lists, which are these."""
+    taken, lesson = buffer.take(10)
+    assert taken.tolist() == list(numbers)
+    parts = (column.reshape(len(numbers), 3).tolist() for column in lesson)
+    return list(zip(*parts, strict=True))
+
+
+@pytest.mark.parametrize("delayed", DELAYED)
+def test_a_list_that_nobody_saw_is_learned_once_and_never_as_a_probability(delayed: str) -> None:
+    buffer = Buffer(SHAPE, 10, delayed)
     put(buffer, [5, 6], own=[UNSEEN, OURS])
-    label(buffer, (5, 0, 0), (6, 0, 0))
-    numbers, settles = buffer.take(10)
-    assert (offsets(buffer, numbers), settles.tolist()) == ([5, 6], [False, False])
+    label(buffer, (5, 0, 2), (6, 0, 0))
+    assert taught(buffer, 0, 1) == [([0, 0, 0], [0, 0, 0])] * 2
     buffer.wait(T0 + 1)
-    numbers, settles = buffer.take(10)
-    assert (offsets(buffer, numbers), settles.tolist()) == ([6], [True])
+    buffer.mature(T0 + 1)
+    assert taught(buffer, 1) == [([1, 0, 0], [6, 7, 7])]
     replayed = buffer.replay(50, np.random.default_rng(0))
     assert set(offsets(buffer, replayed)) == {5, 6}
+    assert [column.tolist() for column in buffer.review(np.array([0]))] == [[0, 0, 0]] * 2
     assert buffer.column("unseen", np.array([0, 1])).tolist() == [True, False]
 
 
@@ -131,14 +141,75 @@ def test_a_list_settles_once_when_its_wait_is_over() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5, 6])
     label(buffer, (5, 0, 0))
-    numbers, settles = buffer.take(10)
-    assert (offsets(buffer, numbers), settles.tolist()) == ([5], [False])
+    assert taught(buffer, 0) == [([0, 0, 0], [0, 0, 0])]
     buffer.wait(T0)
-    numbers, settles = buffer.take(10)
-    assert (offsets(buffer, numbers), settles.tolist()) == ([5, 6], [True, True])
+    assert taught(buffer, 0, 1) == [([1, 0, 0], [6, 7, 7]), ([0, 0, 0], [7, 7, 7])]
     label(buffer, (5, 0, 1))
-    numbers, settles = buffer.take(10)
-    assert (offsets(buffer, numbers), settles.tolist()) == ([5], [False])
+    assert taught(buffer, 0) == [([0, 0, 0], [0, 0, 0])]
+
+
+def test_who_waits_learns_conversions_once_when_the_list_is_mature() -> None:
+    buffer = Buffer(SHAPE, 10, "wait")
+    put(buffer, [5, 6], [T0, T0 + 1])
+    label(buffer, (5, 0, 0))
+    buffer.wait(T0 + 1)
+    assert taught(buffer, 0, 1) == [([1, 0, 0], [0, 1, 1]), ([0, 0, 0], [1, 1, 1])]
+    label(buffer, (5, 0, 2))
+    assert taught(buffer, 0) == [([0, 0, 0], [0, 0, 0])]
+    assert buffer.mature(T0).tolist() == [0]
+    assert taught(buffer, 0) == [([4, 0, 0], [2, 6, 6])]
+    label(buffer, (5, 1, 2))
+    assert taught(buffer, 0) == [([0, 0, 0], [0, 0, 0])]
+
+
+def test_fake_negatives_are_followed_by_their_positives() -> None:
+    buffer = Buffer(SHAPE, 10, "fnw")
+    put(buffer, [5])
+    label(buffer, (5, 0, 0), (5, 0, 1))
+    buffer.wait(T0)
+    assert taught(buffer, 0) == [([3, 0, 0], [6, 7, 7])]
+    label(buffer, (5, 0, 2), (5, 2, 1))
+    assert taught(buffer, 0) == [([4, 0, 2], [0, 0, 0])]
+    assert buffer.mature(T0).tolist() == [0]
+    assert buffer.waiting == 0
+    again = Buffer(SHAPE, 10, "fnw")
+    again.restore(unpack(pack(buffer.state())))
+    label(again, (5, 1, 1))
+    assert taught(again, 0) == [([0, 2, 0], [0, 0, 0])]
+
+
+@pytest.mark.parametrize(
+    ("delayed", "before", "after"),
+    [
+        ("naive", ([5, 0, 0], [2, 7, 7]), ([5, 0, 0], [2, 7, 7])),
+        ("wait", ([1, 0, 0], [0, 1, 1]), ([5, 0, 0], [2, 7, 7])),
+        ("fnw", ([1, 0, 0], [0, 1, 1]), ([5, 0, 0], [6, 7, 7])),
+        ("fnc", ([1, 0, 0], [0, 1, 1]), ([5, 0, 0], [6, 7, 7])),
+    ],
+)
+def test_a_replayed_list_teaches_conversions_only_when_it_is_mature(
+    delayed: str, before: tuple[list[int], ...], after: tuple[list[int], ...]
+) -> None:
+    buffer = Buffer(SHAPE, 10, delayed)
+    put(buffer, [5])
+    label(buffer, (5, 0, 0), (5, 0, 2))
+    buffer.wait(T0)
+    buffer.take(10)
+    number = np.array([0])
+    assert tuple(column.tolist() for column in buffer.review(number)) == before
+    buffer.mature(T0)
+    buffer.take(10)
+    assert tuple(column.tolist() for column in buffer.review(number)) == after
+
+
+def test_lists_that_leave_before_they_are_mature_are_counted() -> None:
+    buffer = Buffer(SHAPE, 3)
+    put(buffer, [1, 2, 3], [T0, T0 + 1, T0 + 2])
+    buffer.judge(T0 + 2)
+    buffer.mature(T0)
+    put(buffer, [4, 5], T0 + 3)
+    assert (buffer.missed, buffer.immature) == (0, 1)
+    assert offsets(buffer, buffer.mature(T0 + 2)) == [3]
 
 
 def test_old_records_get_their_time_from_when_they_are_read() -> None:
@@ -307,7 +378,7 @@ def test_a_checkpoint_leaves_old_judged_lists_out(monkeypatch: pytest.MonkeyPatc
     again = Buffer(SHAPE, 20)
     again.restore(unpack(pack(buffer.state())))
     assert offsets(again, np.arange(again.tail, again.head)) == [10, 11]
-    assert again.missed == 0
+    assert (again.missed, again.immature) == (0, 9)
 
 
 def test_a_smaller_buffer_restores_the_newest() -> None:

@@ -13,6 +13,7 @@ import pytest
 from models.batch import Array, F, Lists
 from models.gate import Verdict
 from models.learner import Learner
+from models.policy import POLICIES
 from models.quality import Histogram, auc
 from models.served import Served
 from models.statistics import IMPRESSIONS_LONG
@@ -25,7 +26,7 @@ from stream.messages import CUBES, ModelUpdate, decode_model, decode_outcomes, e
 from stream.runner import Runner
 from stream.settings import Checkpoints, Settings, shape_of
 from stream.train import session as session_module
-from stream.train.role import Train
+from stream.train.role import Train, new_learner
 from stream.train.session import BEHIND_S, LARGER, REPLAYS, Session
 from tests.stream.test_counts import rows
 from tests.stream.train.synthetic import T0, World, acts, labels, lists, message
@@ -73,6 +74,13 @@ class Stage:
         total: Counter[str] = Counter()
         for row in self.counted("health"):
             total[row["counter"]] += row["count"]
+        return total
+
+    def judged(self) -> Counter[str]:
+        """Predictions that were judged, by task."""
+        total: Counter[str] = Counter()
+        for row in self.counted("quality"):
+            total[row["task"]] += row["count"]
         return total
 
     def decisions(self) -> Counter[str]:
@@ -224,6 +232,31 @@ def test_the_past_is_replayed_so_often_a_second_and_not_at_all_by_who_is_behind(
     assert not any(past for _, past in diary.steps)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_settings_choose_the_policy(policy: str, settings: Settings) -> None:
+    train = msgspec.structs.replace(settings.train, policy=policy)
+    learner = new_learner(msgspec.structs.replace(settings, train=train))
+    assert learner.trainer.policy.name == policy
+
+
+def test_the_past_is_not_replayed_where_only_rows_learn(
+    settings: Settings, graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.policy.WARM", 60)
+    diary = Diary(shape_of(settings), device="cpu", policy="sparse", graphs=graphs)
+    diary.steps = []
+    stage = Stage(settings, lambda _: diary)
+    stage.turns(60, per_turn=32)
+    assert diary.trainer.rests
+    assert sum(past for _, past in diary.steps[:60]) > 30
+    diary.steps.clear()
+    stage.turns(20, per_turn=32)
+    assert len(diary.steps) > 10
+    assert not any(past for _, past in diary.steps)
+    shares = [row["value"] for row in stage.counted("gauges") if row["gauge"] == "dense"]
+    assert (shares[0], shares[-1]) == (1.0, 0.0)
+
+
 def test_a_label_joins_a_list_of_the_same_message(stage: Stage) -> None:
     columns = lists(stage.shape, [0], T0) | labels([(0, 1, 0)], T0 + 50)
     stage.send(encode_binary(message(stage.shape, last=1, **columns)))
@@ -245,8 +278,10 @@ def test_waits_end_though_nothing_comes_any_more(stage: Stage) -> None:
     stage.turns(20, per_turn=0)
     assert sum(row["lists"] for row in stage.counted("models")) == 1  # nobody clicked for two seconds
     assert stage.counted("quality") == []
-    stage.turns(25, per_turn=0)
-    assert sum(row["count"] for row in stage.counted("quality")) == 9  # judged after four
+    stage.turns(10, per_turn=0)
+    assert stage.judged() == {"click": 3}  # after four
+    stage.turns(15, per_turn=0)
+    assert stage.judged() == {"click": 3, "cart": 3, "purchase": 3}  # after five
 
 
 def test_a_bad_message_is_a_dead_letter_and_the_batch_goes_on(stage: Stage) -> None:

@@ -1,0 +1,145 @@
+"""Dense weights, their optimiser, and their mean over the last steps, which is what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.batch import Array
+
+DECAY = 1.0
+"""Weight decay, in learning rates a step, beside the gradient (AdamW: Loshchilov and Hutter, arXiv
+1711.05101): what is replayed is few examples at first, and is not to be known by heart."""
+
+CLIP = 5.0
+"""Largest norm of the gradient; a batch of outliers moves the weights no further than others."""
+
+MEAN = 40
+"""Steps that the served weights are the mean of; a single step's weights are noisy."""
+
+BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
+"""Adam's (Kingma and Ba, arXiv 1412.6980); a short second memory follows a stream that drifts."""
+
+
+class Dense:
+    """Named arrays in one vector: one optimiser step, one copy to keep.
+
+    Parameters
+    ----------
+    start
+        The weights (float32) before anything was learned.
+    decayed
+        Names of those that fade where nothing teaches them.
+    device
+        Where they live.
+
+    Attributes
+    ----------
+    learning : frozenset[str]
+        Names of those that learn; the others rest.
+    steps : int
+        Taken so far.
+    """
+
+    def __init__(self, start: Mapping[str, Array], decayed: Collection[str], device: torch.device) -> None:
+        self._shapes = {name: array.shape for name, array in start.items()}
+        self._fading = {name: DECAY * (name in decayed) for name in start}
+        flat = torch.from_numpy(np.concatenate([array.ravel() for array in start.values()])).to(device)
+        self._vectors = {"flat": flat, "mean": flat.clone()}
+        self._vectors |= {name: torch.zeros_like(flat) for name in ("first", "second")}
+        self.learning = frozenset(start)
+        self._fades = torch.zeros_like(flat)
+        self.let_learn(start)
+        self.steps = 0
+        self.keep()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all weights."""
+        return tuple(self._shapes)
+
+    @property
+    def share(self) -> float:
+        """Share of the weights that learns."""
+        sizes = {name: int(np.prod(size)) for name, size in self._shapes.items()}
+        return sum(sizes[name] for name in self.learning) / sum(sizes.values())
+
+    def let_learn(self, names: Collection[str]) -> None:
+        """Let these weights learn, and the others rest as they are served."""
+        self.learning = frozenset(names)
+        parts = {name: self.named(vector) for name, vector in self._vectors.items()}
+        for name, fades in self.named(self._fades).items():
+            fades.fill_(self._fading[name] * (name in self.learning))
+            if name not in self.learning:
+                parts["flat"][name].copy_(parts["mean"][name])
+                parts["first"][name].zero_()
+
+    def leaf(self) -> Tensor:
+        """The vector of weights, to take a gradient of."""
+        return self._vectors["flat"].detach().requires_grad_()
+
+    def learned(self, leaf: Tensor) -> dict[str, Tensor]:
+        """The weights in `leaf` by name; gradients stop at those that rest."""
+        return {name: w if name in self.learning else w.detach() for name, w in self.named(leaf).items()}
+
+    def now(self) -> dict[str, Tensor]:
+        """Views of the newest weights."""
+        return self.named(self._vectors["flat"])
+
+    def mean(self) -> dict[str, Tensor]:
+        """Views of the weights that are served."""
+        return self.named(self._vectors["mean"])
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """Views of a vector's parts, by name."""
+        parts = torch.split(vector, [int(np.prod(size)) for size in self._shapes.values()])
+        return {name: p.view(size) for (name, size), p in zip(self._shapes.items(), parts, strict=True)}
+
+    def step(self, gradient: Tensor, norm: float, learning_rate: float) -> None:
+        """Take one step of Adam against a gradient of this norm, zero where weights rest."""
+        flat, mean, first, second = self._vectors.values()
+        self.steps += 1
+        gradient = gradient * min(1.0, CLIP / (norm + 1e-12))
+        first.lerp_(gradient, 1 - BETA1)
+        second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        flat.addcmul_(flat, self._fades, value=-learning_rate)
+        scale = (second / (1 - BETA2**self.steps)).sqrt_().add_(EPSILON)
+        flat.addcdiv_(first, scale, value=-learning_rate / (1 - BETA1**self.steps))
+        # young, it forgets faster (polynomial-decay averaging: Shamir and Zhang, ICML 2013)
+        mean.lerp_(flat, max(1 / MEAN, 4 / (4 + self.steps)))
+
+    def keep(self) -> None:
+        """The weights as they are now are good."""
+        self._good = {name: vector.clone() for name, vector in self._vectors.items()}
+        self._good_steps = self.steps
+
+    def rollback(self) -> None:
+        """Return to what was good at the last `keep`, optimiser included.
+
+        That is the mean, which was served and judged. The newest step may have been bad long before the mean
+        shows it: going on from there would spoil every version to come.
+        """
+        for name, vector in self._vectors.items():
+            vector.copy_(self._good[name])
+        self._vectors["flat"].copy_(self._vectors["mean"])
+        self.steps = self._good_steps
+
+    def state(self) -> dict[str, Array]:
+        """Everything `load_state` needs, copied: ``flat.deep1``, ..., ``steps``."""
+        arrays = {
+            f"{vector}.{name}": part.cpu().numpy().copy()
+            for vector, whole in self._vectors.items()
+            for name, part in self.named(whole).items()
+        }
+        return arrays | {"steps": np.array([self.steps])}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Continue from `state`; weights that it does not have stay as they are."""
+        for vector, whole in self._vectors.items():
+            for name, part in self.named(whole).items():
+                if f"{vector}.{name}" in state:
+                    part.copy_(torch.from_numpy(state[f"{vector}.{name}"].copy()))
+        self.steps = int(state["steps"][0])

@@ -1,0 +1,68 @@
+"""Whether a figure that is noisy, such as a loss, is still on its level."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from models.batch import Array
+
+ALLOWED = 0.5
+"""Standard deviations by which a figure may be off its level and count as on it."""
+
+LIMIT = 10.0
+"""Standard deviations of excess, summed, that are a change: on a level, about one in 50,000 figures."""
+
+KNOWN = 32
+"""Figures that a level is first taken from."""
+
+MEMORY = 1000
+"""Figures that a level is the mean of at most: who drifts slowly leaves it all the same."""
+
+
+class Level:
+    """Says when a figure leaves its level, upwards or downwards; the new level is then learned anew.
+
+    With z the figure's distance from the level in standard deviations (Page, Biometrika 1954)::
+
+        up <- max(0, up + z - ALLOWED),   down <- max(0, down - z - ALLOWED),   a change at LIMIT
+
+    Examples
+    --------
+    >>> level, noise = Level(), np.random.default_rng(0)
+    >>> [level.add(x) for x in noise.normal(1, 0.1, 300).tolist()] == 300 * [0]
+    True
+    >>> [level.add(x) for x in noise.normal(1.3, 0.1, 5).tolist()]
+    [0, 0, 0, 0, 1]
+    """
+
+    def __init__(self) -> None:
+        self._count = self._mean = self._variance = self._up = self._down = 0.0
+
+    def add(self, figure: float) -> int:
+        """Take a figure in: 1 when it is clear that they have risen, -1 when they have fallen, else 0."""
+        if self._count >= KNOWN:
+            z = (figure - self._mean) / math.sqrt(self._variance + 1e-12)
+            self._up = max(0.0, self._up + z - ALLOWED)
+            self._down = max(0.0, self._down - z - ALLOWED)
+            if max(self._up, self._down) > LIMIT:
+                change = 1 if self._up > LIMIT else -1
+                self._forget()
+                return change
+        self._count = min(self._count + 1, MEMORY)
+        off = figure - self._mean
+        self._mean += off / self._count
+        self._variance += (off * (figure - self._mean) - self._variance) / self._count
+        return 0
+
+    def state(self) -> Array:
+        """Everything `load_state` needs, float64 [5]."""
+        return np.array([self._count, self._mean, self._variance, self._up, self._down])
+
+    def load_state(self, state: Array) -> None:
+        """Go on from `state`."""
+        self._count, self._mean, self._variance, self._up, self._down = state.tolist()
+
+    def _forget(self) -> None:
+        self._count = self._mean = self._variance = self._up = self._down = 0.0
