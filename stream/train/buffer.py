@@ -182,6 +182,12 @@ class Buffer:
         self._items["taught"][item] |= now.positive
         return numbers, now
 
+    def done(self, numbers: Array) -> Array:
+        """Which lists (bool) wait for no more clicks: they have settled, or nobody saw them."""
+        slot = numbers % self.capacity
+        done: Array = (self._lists["settled"][slot] & CLICK > 0) | self._lists["unseen"][slot]
+        return done
+
     def known(self, numbers: Array) -> Array:
         """Tasks (bits, uint8) whose labels lists have by now; the others' may yet come."""
         return known(self._delayed, numbers < self._matured)
@@ -304,7 +310,7 @@ class Buffer:
             return np.zeros(0, np.int64)
         drawn = rng.integers(first, end, 2 * count)  # some have not settled yet
         slot = drawn % self.capacity
-        learned = (self._lists["settled"][slot] & CLICK > 0) | self._lists["unseen"][slot]
+        learned = self.done(drawn)
         numbers: Array = drawn[learned & ~self._lists["aside"][slot]][:count]
         return numbers
 

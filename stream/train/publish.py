@@ -132,8 +132,7 @@ class Publisher:
             self._count("rejected", len(numbers), verdict)
             # the others still wait for their labels: without them, nothing would say how probable a click
             # is when they are due, the next versions would be worse for it, and turned away in their turn
-            settled = self._buffer.column("settled", numbers)
-            self.set_aside(np.unique(numbers[settled]), verdict._asdict())
+            self.set_aside(np.unique(numbers[self._buffer.done(numbers)]), verdict._asdict())
         self._learned = []
         self._gate.keep()
         return verdict

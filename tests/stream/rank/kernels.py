@@ -44,7 +44,7 @@ def run(path: Path, events: int = 160) -> dict[str, Array]:
     quiet = [Click(user_id=f"quiet-{k % 3}", ts=T + k, item_id=ITEMS[k % 7]) for k in range(20)]
     records = stage.records(*(_event(rng, k) for k in range(events)), *quiet)
     columns = rank._decode(records, stage.share).columns
-    given = rank._given(columns, stage.share)
+    given = rank._given(columns, stage.share.visitors.rows(columns.user), stage.share)
     seen = blank(columns, rank.shape.history)
     memory = stage.share.visitors.memory
     arguments = memory, slot.known, rank.catalogue.known(), rank.limits, rank.scratch

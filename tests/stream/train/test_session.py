@@ -333,11 +333,11 @@ def test_lists_of_a_refused_version_that_still_wait_for_labels_are_learned_from_
     stage.turns(10)
     aside = buffer.column("aside", np.arange(buffer.head))
     assert 0 < aside.sum() < 200
-    assert buffer.column("settled", np.flatnonzero(aside)).all()
+    assert buffer.done(np.flatnonzero(aside)).all()
     monkeypatch.undo()
-    waiting = np.flatnonzero(~buffer.column("settled", np.arange(buffer.head)))
+    waiting = np.flatnonzero(~buffer.done(np.arange(buffer.head)))
     stage.turns(25)
-    assert buffer.column("settled", waiting).all()
+    assert buffer.done(waiting).all()
 
 
 def test_a_partition_unlike_the_others_is_kept_out_of_all_that_is_learned_and_counted(
