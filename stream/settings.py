@@ -104,7 +104,7 @@ class Features(_Section, frozen=True):
     """What rank remembers of each visitor, and how many acts without a list it makes examples of.
 
     `next_per_second`: at most so many in each second of event time and partition. `events_per_s`: who
-    sends more for long is a bot.
+    sends more for 20 s is a bot; people do not send 5, but who loads a past may send it for a few visitors.
     """
 
     history: Annotated[int, Meta(ge=4, le=256)] = 32
@@ -116,7 +116,7 @@ class Features(_Section, frozen=True):
     event_id_window_s: Seconds = 600.0
     max_ahead_s: Seconds = 300.0
     next_per_second: Annotated[int, Meta(ge=0, le=10_000)] = 20
-    events_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 5.0
+    events_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 100.0
 
 
 class SlateSettings(_Section, frozen=True):
