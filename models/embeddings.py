@@ -91,6 +91,10 @@ class Rows:
         index = torch.from_numpy(unique).to(self.device)
         return {name: v[index].requires_grad_() for name, v in self.values.items()}
 
+    def blank(self, count: int) -> Leaves:
+        """So many rows of zeros instead, by name, which learn nothing."""
+        return {name: v.new_zeros((count, *v.shape[1:])) for name, v in self.values.items()}
+
     def step(self, unique: Array, gradients: Leaves, learning_rate: float) -> None:
         """Row-wise Adagrad with fading memory, on distinct rows.
 

@@ -57,7 +57,7 @@ class Learner:
         *,
         seed: int = 0,
         device: str = "auto",
-        learning_rate: float = 0.003,
+        learning_rate: float = 0.0015,
         delayed: str = "naive",
         policy: str = "full",
         admit_after: int = 2,

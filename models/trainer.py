@@ -171,8 +171,7 @@ class Trainer:
         batch = self._batch(lists)  # 1. to the device
         self._count_places(batch.place)
         flat = self._dense.leaf()  # 2. leaves
-        rows = self._rows(batch)
-        item, category = (_blank(leaves) for leaves in rows) if again else rows
+        item, category = self._rows(batch, blank=again)
         weights = added(self._dense.learned(flat)) | self._counted
         out = self._forward(weights, item, category, batch)  # 3. forward
         shown = out.score + place_effect(weights, "place_score", batch.place)
@@ -291,7 +290,9 @@ class Trainer:
         self._obey()
         self.keep()
 
-    def _rows(self, batch: Batch) -> tuple[Leaves, Leaves]:
+    def _rows(self, batch: Batch, blank: bool = False) -> tuple[Leaves, Leaves]:
+        if blank:
+            return self.items.blank(len(batch.items)), self.categories.blank(len(batch.categories))
         return self.items.leaves(batch.items), self.categories.leaves(batch.categories)
 
     def _batch(self, lists: Lists) -> Batch:
@@ -331,8 +332,3 @@ class Trainer:
 
 def _copied(weights: Weights) -> dict[str, Array]:
     return {name: w.detach().cpu().numpy().copy() for name, w in weights.items()}
-
-
-def _blank(leaves: Leaves) -> Leaves:
-    """Rows of zeros instead, which learn nothing."""
-    return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}

@@ -4,8 +4,8 @@
 
     restore    load the checkpoint (position S), read the committed offset (C), replay S..C quietly
     1 poll     broadcast inputs, then a batch of the role's own input
-    2 process  state changes, outputs are made
-    3 publish  outputs are queued
+    2 process  the records of one partition: state changes, outputs are made
+    3 publish  they are queued, and sent while the next partition is processed
     4 flush    all of them are acknowledged
     5 commit   the positions read (or, for a role that says so, only what a checkpoint holds)
     6 checkpoint  when it is due, and its position goes into the commit's note
@@ -159,18 +159,17 @@ class Runner:
         """One turn of the loop; returns the number of records read."""
         now = self.clock()
         self.step(1)
-        outputs = self._absorb(now)
+        published = self._publish(self._absorb(now))
         batch = self.source.poll(LIMIT, timeout)
         self._report_gaps()
-        self.step(2)
         for records in batch:
-            outputs += self._process(records)
-        outputs += self.role.tick(self.clock())
-        self.step(3)
-        for output in outputs:
-            self.sink.publish(output)
+            self.step(2)
+            outputs = self._process(records)
+            self.step(3)
+            published += self._publish(outputs)
+        published += self._publish(self.role.tick(self.clock()))
         self.step(4)
-        if outputs:
+        if published:
             self.sink.flush()
             self.role.settled(self.clock())
         self.step(5)
@@ -187,6 +186,11 @@ class Runner:
         self.source.close()
         for source in self.sources.values():
             source.close()
+
+    def _publish(self, outputs: list[Output]) -> int:
+        for output in outputs:
+            self.sink.publish(output)
+        return len(outputs)
 
     def _absorb(self, now: float) -> list[Output]:
         if now < self._next_broadcast:

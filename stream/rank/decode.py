@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import Poison
-from stream.ids import Hashes, hash_id
+from stream.ids import Names, Users, hash_id
 from stream.log import Records
 from stream.messages import (
     EARLIEST_TS,
@@ -69,8 +69,12 @@ class Columns(NamedTuple):
         `ts` is event time, both times in ms.
     kind : uint8 [n]
     user : uint64 [n]
+    home : int64 [n]
+        Partition that the user's events belong to.
     item : uint64 [n]
         Item of a feedback, else 0.
+    item_number : int64 [n]
+        Its number in `item_names`.
     price : float64 [n]
         -1 where not given.
     quantity : int64 [n]
@@ -83,6 +87,10 @@ class Columns(NamedTuple):
     shown : uint64 [m]
     shown_price : float32 [m]
         -1 where not given.
+    shown_number : int64 [m]
+        Numbers in `item_names`.
+    item_names : list[str]
+        Names of items, also of others.
     """
 
     events: list[AnyEvent]
@@ -92,7 +100,9 @@ class Columns(NamedTuple):
     broker_ts: Array
     kind: Array
     user: Array
+    home: Array
     item: Array
+    item_number: Array
     price: Array
     quantity: Array
     slate: Array
@@ -100,10 +110,13 @@ class Columns(NamedTuple):
     start: Array
     shown: Array
     shown_price: Array
+    shown_number: Array
+    item_names: list[str]
 
 
 BY_EVENT = (
-    "record", "offset", "ts", "broker_ts", "kind", "user", "item", "price", "quantity", "slate", "own",
+    "record", "offset", "ts", "broker_ts", "kind", "user", "home", "item", "item_number", "price", "quantity",
+    "slate", "own",
 )  # fmt: skip
 """Columns [n]."""
 
@@ -116,7 +129,7 @@ class Decoded(NamedTuple):
     repeated: list[int]
 
 
-def decode(records: Records, users: Hashes, items: Hashes, recent: Recent, max_ahead_ms: int) -> Decoded:
+def decode(records: Records, users: Users, items: Names, recent: Recent, max_ahead_ms: int) -> Decoded:
     """Decode a batch.
 
     Parameters
@@ -124,7 +137,7 @@ def decode(records: Records, users: Hashes, items: Hashes, recent: Recent, max_a
     records
         Values are JSON events.
     users, items
-        Memories of the hashes.
+        Memories of the names.
     recent
         Memory of event ids.
     max_ahead_ms
@@ -163,6 +176,8 @@ def pick(columns: Columns, index: Array) -> Columns:
         start=np.concatenate([[0], np.cumsum(size[index])]).astype(np.int64),
         shown=columns.shown[shown],
         shown_price=columns.shown_price[shown],
+        shown_number=columns.shown_number[shown],
+        item_names=columns.item_names,
     )
 
 
@@ -190,14 +205,18 @@ def _check(event: AnyEvent, broker_ms: int, max_ahead_ms: int) -> AnyEvent:
     return event
 
 
-def _columns(records: Records, events: list[AnyEvent], index: Array, users: Hashes, items: Hashes) -> Columns:
+def _columns(records: Records, events: list[AnyEvent], index: Array, users: Users, items: Names) -> Columns:
     n = len(events)
     kind = np.array([KINDS[e.__class__] for e in events], np.uint8)
     acts, shows = np.flatnonzero(kind < IMPRESSION), np.flatnonzero(kind == IMPRESSION)
     feedback: list[Feedback] = [events[i] for i in acts.tolist()]  # type: ignore[misc]
     lists: list[Impression] = [events[i] for i in shows.tolist()]  # type: ignore[misc]
-    item, price, quantity = np.zeros(n, np.uint64), np.full(n, -1.0), np.ones(n, np.int64)
-    item[acts] = [items[e.item_id] for e in feedback]
+    user = users.look([e.user_id for e in events])
+    numbers = items.look([e.item_id for e in feedback] + [name for e in lists for name in e.items])
+    touched, shown = numbers[: len(feedback)], numbers[len(feedback) :]
+    item, item_number = np.zeros(n, np.uint64), np.zeros(n, np.int64)
+    item[acts], item_number[acts] = items.hashes(touched), touched
+    price, quantity = np.full(n, -1.0), np.ones(n, np.int64)
     price[acts] = [-1.0 if e.price is None else e.price for e in feedback]
     quantity[acts] = [e.quantity for e in feedback]
     size = np.zeros(n, np.int64)
@@ -215,13 +234,17 @@ def _columns(records: Records, events: list[AnyEvent], index: Array, users: Hash
         # a producer's clock may set these, and train refuses what no clock can say
         broker_ts=np.array(records.timestamps, np.int64)[index].clip(0, LATEST_TS),
         kind=kind,
-        user=np.array([users[e.user_id] for e in events], np.uint64),
+        user=users.hashes(user),
+        home=users.homes(user),
         item=item,
+        item_number=item_number,
         price=price,
         quantity=quantity,
         slate=slate,
         own=own,
         start=np.concatenate([[0], np.cumsum(size)]).astype(np.int64),
-        shown=np.array([items[x] for e in lists for x in e.items], np.uint64),
+        shown=items.hashes(shown),
         shown_price=np.array([x for each in prices for x in each], np.float32),
+        shown_number=shown,
+        item_names=items.names,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stream.counts import Counts, latency_bin
 from stream.grouping import Coded, Column
 from stream.log import Records
-from stream.messages import LATEST_TS, Impression
+from stream.messages import LATEST_TS
 from stream.rank.arms import BUCKETS
 from stream.rank.decode import CART, CLICK, IMPRESSION, PURCHASE, Columns, Dead
 from stream.rank.given import Given, Seen
@@ -132,15 +132,13 @@ def _count_impressions(
     counts.add(
         partition, "experiment", {"second": second, "arm": arm, "bucket": bucket}, {"impressions": size}
     )
-    lists = [columns.events[i] for i in shows.tolist()]
-    names = [name for one in lists if isinstance(one, Impression) for name in one.items]
     counts.add(
         partition,
         "items",
         {
             "second": item_second // MINUTE * MINUTE,
             "arm": item_arm,
-            "item_id": names,
+            "item_id": Coded(columns.shown_number, columns.item_names),
         },
         {"impressions": 1},
     )
@@ -183,7 +181,7 @@ def _count_feedback(
     counts.add(partition, "ctr", {**dims, "surface": surface, "position": seen.act["place"][at] + 1}, sums)
     bucket = (columns.user[acts] % np.uint64(BUCKETS)).astype(np.int64)
     counts.add(partition, "experiment", {**dims, "bucket": bucket}, sums)
-    item = [columns.events[i].item_id for i in acts.tolist()]  # type: ignore[union-attr]
+    item = Coded(columns.item_number[acts], columns.item_names)
     counts.add(partition, "items", {**dims, "second": second // MINUTE * MINUTE, "item_id": item}, sums)
     unlisted = broker_seconds(columns.broker_ts[acts[seen.act["place"][at] < 0]])
     counts.add(partition, "health", health(unlisted, "unlisted"), {"count": 1})

@@ -14,7 +14,7 @@ from stream.counts import Counts, source_name, split_blocks
 from stream.dead_letters import dead_letter
 from stream.errors import Poison
 from stream.grouping import Column
-from stream.ids import Hashes, Ids, Routes
+from stream.ids import Ids, Users
 from stream.log import Output, Records
 from stream.messages import Impression, decode_item, decode_model, encode_binary
 from stream.rank import outcomes
@@ -72,9 +72,8 @@ class Rank:
         layout = VISITOR.descr, ENTRY.descr, SHOWN.descr
         self.schema = zlib.crc32(repr((self.shape.schema, layout)).encode())
         self.arms = Arms(settings)
-        self.users = Hashes(limit=500_000)
+        self.users = Users(settings.kafka.partitions, limit=500_000)
         self.items = Ids(limit=500_000)
-        self.routes = Routes(settings.kafka.partitions, limit=500_000)
         self.catalogue = Catalogue(settings.features.items, self.shape.categories)
         self.slots = {"fresh": Slot(self.shape), "frozen": Slot(self.shape)}
         self.shares: dict[int, Share] = {}
@@ -102,13 +101,12 @@ class Rank:
         columns = self._decode(
             Records("events", NOWHERE, [0, 1], [10**12] * 2, [None] * 2, list(events)), share
         )[0]
-        self._routes(columns)
         columns, rows, _ = self._cap(columns, share)
         given = self._given(columns, rows, share)
         self._take(columns, given, share)
         self.publisher.prepare(self.slots["fresh"], self.catalogue)
         del self.shares[NOWHERE]
-        self.items.clear()
+        self.items.forget()
         self.items.fresh.clear()
 
     def units(self, partitions: list[int]) -> dict[str, list[int]]:
@@ -246,7 +244,7 @@ class Rank:
         decoded, dead, repeated = self._decode(records, share)
         columns, rows, capped = self._cap(decoded, share)
         self.counts.advance(partition, records.offsets[-1])
-        misrouted = np.flatnonzero(self._routes(columns) != partition)
+        misrouted = np.flatnonzero(columns.home != partition)
         outcomes.count_records(self.counts, records, columns, dead, repeated, misrouted, capped)
         outputs = [dead_letter(records, d.record, d.reason, self.name, now) for d in dead]
         share.since_checkpoint += len(records.offsets)
@@ -273,10 +271,6 @@ class Rank:
         """Leave floods out."""
         rows = share.visitors.rows(columns.user)
         return cap(columns, rows, share.visitors.memory.visitor, self.most)
-
-    def _routes(self, columns: Columns) -> Array:
-        """The partition (int64 [n]) that each event belongs to."""
-        return np.array([self.routes[event.user_id] for event in columns.events], np.int64)
 
     def _take(self, columns: Columns, given: Given, share: Share) -> Seen:
         seen = blank(columns, self.shape.history)

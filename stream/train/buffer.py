@@ -160,17 +160,20 @@ class Buffer:
             self._ready(numbers)
         return numbers
 
-    def take(self, limit: int) -> tuple[Array, Lesson]:
-        """Up to `limit` ready lists, longest ready first: their numbers, and what they teach now.
+    def take(self, limit: int) -> Array:
+        """Numbers of up to `limit` ready lists, longest ready first; they are ready no longer."""
+        taken = [number for number, _ in zip(self._queue, range(limit), strict=False)]
+        for number in taken:
+            del self._queue[number]
+        return np.array([n for n in taken if n >= self.tail], np.int64)
+
+    def teach(self, numbers: Array) -> Lesson:
+        """What lists that were taken teach now.
 
         A task settles once, when the list has waited for its labels: only then does it say how probable
         they are. A list that is ready for a label's sake is there because of the label. What nobody saw
         never settles.
         """
-        taken = [number for number, _ in zip(self._queue, range(limit), strict=False)]
-        for number in taken:
-            del self._queue[number]
-        numbers = np.array([n for n in taken if n >= self.tail], np.int64)
         slot, item = numbers % self.capacity, self._items_of(numbers)
         settled, seen = self._lists["settled"][slot], ~self._lists["unseen"][slot]
         waited, mature = seen & (numbers < self._waited), seen & (numbers < self._matured)
@@ -180,7 +183,7 @@ class Buffer:
         by_item = (np.repeat(bits, self._size[slot]) for bits in (settles, settled | settles))
         now = lesson(self._delayed, labels, taught, *by_item)
         self._items["taught"][item] |= now.positive
-        return numbers, now
+        return now
 
     def done(self, numbers: Array) -> Array:
         """Which lists (bool) wait for no more clicks: they have settled, or nobody saw them."""

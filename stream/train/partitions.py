@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.batch import Array
+from models.batch import Array, Lists
 from models.quality import list_losses
 from stream.train.buffer import Buffer
 
@@ -51,11 +51,11 @@ class Partitions:
         self._sums = {p: np.zeros(3) for p in partitions}
         self.unlike: frozenset[int] = frozenset()
 
-    def sift(self, buffer: Buffer, numbers: Array) -> Array:
+    def sift(self, buffer: Buffer, numbers: Array, lists: Lists) -> Array:
         """Take in these lists of the buffer; which of them (bool) are of a partition unlike the others."""
         if len(self._sums) == 1:
             return np.zeros(len(numbers), np.bool_)
-        lists, partition = buffer.gather(numbers), buffer.column("partition", numbers)
+        partition = buffer.column("partition", numbers)
         loss = list_losses(lists.start, buffer.guesses(numbers).p, lists.labels, buffer.known(numbers))
         seen = ~buffer.column("unseen", numbers)
         self.learn(partition[seen], loss[seen])

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import CLICK, CONVERSIONS, Array, Lesson, Lists
+from models.batch import CLICK, CONVERSIONS, Array, Lists
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -257,7 +257,7 @@ class Session:
         behind = now - self._behind_since > BEHIND_S
         enough, steps = (1 if now >= self._next_publish else size), 0
         while self.buffer.waiting >= enough and steps < STEPS:
-            self._step(*self.buffer.take(LARGER * size if behind else size))
+            self._step(self.buffer.take(LARGER * size if behind else size))
             resting = behind or self.learner.trainer.rests
             replayed = 0 if resting else min(self.settings.replay, self._replays)
             for _ in range(replayed):
@@ -267,14 +267,11 @@ class Session:
             steps += LARGER if behind else 1 + replayed
         self._behind_since = np.inf if self.buffer.waiting < size else min(self._behind_since, now)
 
-    def _step(self, numbers: Array, lesson: Lesson) -> None:
-        mine = self._sift(numbers)
-        if not mine.all():
-            items = np.repeat(mine, np.diff(self.buffer.gather(numbers).start))
-            numbers, lesson = numbers[mine], Lesson(*(part[items] for part in lesson))
+    def _step(self, numbers: Array) -> None:
+        numbers, lists = self._sift(numbers)
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
-        loss = self.learner.learn(self.buffer.gather(numbers), lesson=lesson)
+        loss = self.learner.learn(lists, lesson=self.buffer.teach(numbers))
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
@@ -282,15 +279,18 @@ class Session:
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
 
-    def _sift(self, numbers: Array) -> Array:
-        """Which of these lists (bool) to learn from; those of a partition unlike the others are set aside."""
-        out = self.alike.sift(self.buffer, numbers)
+    def _sift(self, numbers: Array) -> tuple[Array, Lists]:
+        """The lists to learn from; those of a partition unlike the others are set aside."""
+        lists = self.buffer.gather(numbers)
+        out = self.alike.sift(self.buffer, numbers, lists)
+        if not out.any():
+            return numbers, lists
         self.buffer.set_aside(numbers[out])
         where, ts = (self.buffer.column(name, numbers[out]) for name in ("partition", "broker_ts"))
         measure.count_each(self.counts, "aside", where, ts)
         for n in numbers[out].tolist():
             self._unlearned.pop(n, None)
-        return ~out
+        return numbers[~out], select(lists, np.flatnonzero(~out))
 
     def _count(self) -> list[Output]:
         """Judge the lists whose time has come, and publish what was counted."""

@@ -97,14 +97,16 @@ def timed(run: Callable[[], object], times: int = 1) -> Callable[[], Spent]:
 def alternate(rounds: int, runs: Sequence[Callable[[], Spent]]) -> list[Spent]:
     """Measure each of `runs` once per round, in turns, so that all see the same machine; medians.
 
-    >>> ticks = iter([1.0, 5.0, 3.0, 5.0, 2.0, 5.0])
+    A first round does not count: a process that has run for a while has its memory and caches.
+
+    >>> ticks = iter([9.0, 9.0, 1.0, 5.0, 3.0, 5.0, 2.0, 5.0])
     >>> run = lambda: Spent(next(ticks), 0.0)
     >>> [spent.wall for spent in alternate(3, [run, run])]
     [2.0, 5.0]
     """
     gc.collect()
     gc.freeze()  # what earlier benches left is not this one's to look through
-    taken = [[run() for run in runs] for _ in range(rounds)]
+    _, *taken = [[run() for run in runs] for _ in range(1 + rounds)]
     return [
         Spent(statistics.median(s.wall for s in each), statistics.median(s.cpu for s in each))
         for each in zip(*taken, strict=True)

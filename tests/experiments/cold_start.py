@@ -248,8 +248,10 @@ class Experiment:
 
     def _candidates(self, user: str) -> set[str]:
         rank, limit = self._rank(), SETTINGS.slate.candidates
-        slot, visitors = rank.slots["fresh"], rank.shares[rank.routes[user]].visitors
-        (row,) = visitors.rows(np.array([rank.users[user]], np.uint64))
+        number = rank.users.look([user])
+        (home,) = rank.users.homes(number).tolist()
+        slot, visitors = rank.slots["fresh"], rank.shares[home].visitors
+        (row,) = visitors.rows(rank.users.hashes(number))
         item, source = np.zeros(limit, np.uint64), np.zeros(limit, np.uint8)
         found = find_candidates(
             item, source, visitors.memory.history[row], int(self.stage.now * 1000), True, slot.trending,

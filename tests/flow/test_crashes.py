@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,15 @@ def _events(second: int) -> list[Impression | Click | Cart | Purchase]:
     return events
 
 
-def _run(path: Path, crash_at: tuple[int, int] | None) -> Stage:
-    """Eight seconds of events; rank is killed before step `crash_at[1]` of turn `crash_at[0]`."""
+def _run(path: Path, crash_at: tuple[int, int, int] | None) -> Stage:
+    """Eight seconds of events; in a turn, rank is killed when it is about to take a step so many times."""
     stage = Stage(path)
     stage.publish(Item(item_id=f"item-{i}", category=f"c{i % 5}", price=float(i)) for i in range(50))
-    turn = 0
+    turn, taken = 0, Counter[tuple[int, int]]()
 
     def step(number: int) -> None:
-        if (turn, number) == crash_at:
+        taken[turn, number] += 1
+        if (turn, number, taken[turn, number]) == crash_at:
             raise Crash
 
     stage.start("rank", step)
@@ -79,12 +81,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return _run(tmp_path_factory.mktemp("undisturbed"), None)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("step", [(1, 1), (2, 1), (3, 1), (2, 2), (3, 2), (4, 1), (5, 1), (6, 1)])
 @pytest.mark.parametrize("turn", [4, 13, 22])
 def test_a_crash_before_any_step_changes_neither_counts_nor_state(
-    undisturbed: Stage, tmp_path: Path, turn: int, step: int
+    undisturbed: Stage, tmp_path: Path, turn: int, step: tuple[int, int]
 ) -> None:
-    crashed = _run(tmp_path, (turn, step))
+    crashed = _run(tmp_path, (turn, *step))
     assert _counts(crashed) == _counts(undisturbed)
     assert _state(crashed) == _state(undisturbed)
     assert crashed.slates().keys() == undisturbed.slates().keys()

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.ids import Hashes, hash_id
+from stream.ids import Names, Users, hash_id
 from stream.log import Records
 from stream.messages import LATEST_TS, MAX_LIST
+from stream.partition import partition_of
 from stream.rank.decode import CART, IMPRESSION, KINDS, SEARCH, Decoded, decode, pick
 from stream.rank.recent import Recent
 from tests.stream.rank.stage import T
@@ -20,7 +21,7 @@ AHEAD = 300_000
 def _decode(*values: bytes | None, broker_ms: int = T) -> Decoded:
     n = len(values)
     records = Records("events", 0, list(range(10, 10 + n)), [broker_ms] * n, [None] * n, list(values))
-    return decode(records, Hashes(100), Hashes(100), Recent(600_000), AHEAD)
+    return decode(records, Users(7, 100), Names(100), Recent(600_000), AHEAD)
 
 
 def test_some_events_are_picked_with_what_they_show() -> None:
@@ -34,6 +35,7 @@ def test_some_events_are_picked_with_what_they_show() -> None:
     assert (some.record.tolist(), some.start.tolist()) == ([1, 3], [0, 0, 3])
     assert some.shown.tolist() == [hash_id(name) for name in "def"]
     assert some.shown_price.tolist() == [-1.0] * 3
+    assert [some.item_names[k] for k in some.shown_number] == ["d", "e", "f"]
     assert pick(columns, np.zeros(0, np.int64)).start.tolist() == [0]
 
 
@@ -68,7 +70,9 @@ def test_columns_hold_what_the_events_say() -> None:
     assert c.ts.tolist() == [T, T + 7, T, T]
     assert c.kind.tolist() == [CART, IMPRESSION, SEARCH, IMPRESSION]
     assert c.user.tolist() == [hash_id("u")] * 4
+    assert c.home.tolist() == [partition_of(b"u", 7)] * 4
     assert c.item.tolist() == [hash_id("i"), 0, 0, 0]
+    assert c.item_names[c.item_number[0]] == "i"
     assert c.price.tolist() == [2.5, -1, -1, -1]
     assert c.quantity.tolist() == [3, 1, 1, 1]
     assert c.slate.tolist() == [hash_id("lr-0-1"), hash_id("theirs"), 0, 0]
@@ -76,6 +80,7 @@ def test_columns_hold_what_the_events_say() -> None:
     assert c.start.tolist() == [0, 0, 2, 2, 3]
     assert c.shown.tolist() == [hash_id(x) for x in "abc"]
     assert c.shown_price.tolist() == [1.5, 2, -1]
+    assert [c.item_names[k] for k in c.shown_number] == ["a", "b", "c"]
 
 
 def test_every_type_of_event_has_a_kind() -> None:

@@ -137,7 +137,7 @@ def test_each_record_counts_in_its_own_second_however_batches_are_cut(tmp_path: 
 
 
 def test_users_of_another_partition_are_counted(stage: Stage) -> None:
-    stage.rank.routes.partitions = 4
+    stage.rank.users.partitions = 4
     stage.feed(*(Click(user_id=f"user-{i}", ts=T, item_id="a") for i in range(100)))
     assert 60 < _health(stage)["misrouted", S] < 90
 

@@ -153,7 +153,7 @@ def _assert_alike(one: Stage, other: Stage) -> None:
         each.items(*(Item(item_id=name) for name in NAMES))
     for stage in (one, other):
         stage.rank.items.fresh.clear()
-        stage.rank.items.clear()
+        stage.rank.items.forget()
     outputs = [[s.feed(*events(k), b"{") for k in range(30)] for s in (one, other)]
     assert outputs[0] == outputs[1]
     a, b = (s.rank.counts.state(0) for s in (one, other))

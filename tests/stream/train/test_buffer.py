@@ -47,23 +47,20 @@ def offsets(buffer: Buffer, numbers: Array) -> list[int]:
     return buffer.column("offset", numbers).tolist()
 
 
-def take(buffer: Buffer, limit: int) -> Array:
-    return buffer.take(limit)[0]
-
-
 def test_a_click_makes_its_list_ready_at_once() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5, 6])
     assert label(buffer, (6, 2, 0)) == Joined(pytest.approx([1]), pytest.approx([True]))
-    numbers = take(buffer, 10)
+    numbers = buffer.take(10)
     assert offsets(buffer, numbers) == [6]
     assert buffer.gather(numbers).labels.tolist() == [0, 0, 1]
 
 
 def taught(buffer: Buffer, *numbers: int) -> list[tuple[list[int], list[int]]]:
     """Positives and negatives of all ready lists, which are these."""
-    taken, lesson = buffer.take(10)
+    taken = buffer.take(10)
     assert taken.tolist() == list(numbers)
+    lesson = buffer.teach(taken)
     parts = (column.reshape(len(numbers), 3).tolist() for column in lesson)
     return list(zip(*parts, strict=True))
 
@@ -87,24 +84,24 @@ def test_a_late_label_makes_a_list_ready_again() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5])
     label(buffer, (5, 0, 0))
-    take(buffer, 10)
+    buffer.take(10)
     label(buffer, (5, 0, 2))
-    assert buffer.gather(take(buffer, 10)).labels.tolist() == [0b101, 0, 0]
+    assert buffer.gather(buffer.take(10)).labels.tolist() == [0b101, 0, 0]
 
 
 def test_two_clicks_make_one_list_ready_once() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5])
     assert label(buffer, (5, 0, 0), (5, 2, 0)).new.tolist() == [True, True]
-    assert buffer.gather(take(buffer, 10)).labels.tolist() == [1, 0, 1]
-    assert take(buffer, 10).tolist() == []
+    assert buffer.gather(buffer.take(10)).labels.tolist() == [1, 0, 1]
+    assert buffer.take(10).tolist() == []
 
 
 def test_a_label_that_is_there_changes_nothing() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5])
     assert label(buffer, (5, 1, 0), (5, 1, 0)).new.tolist() == [True, False]
-    take(buffer, 10)
+    buffer.take(10)
     assert label(buffer, (5, 1, 0)).new.tolist() == [False]
     assert buffer.waiting == 0
 
@@ -123,7 +120,7 @@ def test_partitions_are_kept_apart() -> None:
     put(buffer, [5], p=0)
     put(buffer, [5], p=1)
     label(buffer, (5, 0, 0), p=1)
-    assert buffer.column("partition", take(buffer, 10)).tolist() == [1]
+    assert buffer.column("partition", buffer.take(10)).tolist() == [1]
 
 
 def test_a_list_without_click_is_ready_when_the_wait_is_over() -> None:
@@ -132,7 +129,7 @@ def test_a_list_without_click_is_ready_when_the_wait_is_over() -> None:
     buffer.wait(T0 - 1)
     assert buffer.waiting == 0
     buffer.wait(T0 + 1000)
-    assert offsets(buffer, take(buffer, 10)) == [5, 6]
+    assert offsets(buffer, buffer.take(10)) == [5, 6]
     buffer.wait(T0 + 1000)
     assert buffer.waiting == 0
 
@@ -194,11 +191,11 @@ def test_a_replayed_list_teaches_conversions_only_when_it_is_mature(
     put(buffer, [5])
     label(buffer, (5, 0, 0), (5, 0, 2))
     buffer.wait(T0)
-    buffer.take(10)
+    buffer.teach(buffer.take(10))
     number = np.array([0])
     assert tuple(column.tolist() for column in buffer.review(number)) == before
     buffer.mature(T0)
-    buffer.take(10)
+    buffer.teach(buffer.take(10))
     assert tuple(column.tolist() for column in buffer.review(number)) == after
 
 
@@ -234,7 +231,7 @@ def test_predictions_stay_as_they_were_made() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [7])
     label(buffer, (7, 0, 0))
-    said = buffer.guesses(take(buffer, 10))
+    said = buffer.guesses(buffer.take(10))
     assert said.p == pytest.approx(np.full((3, len(TASKS)), 0.07))
 
 
@@ -242,11 +239,13 @@ def test_what_is_set_aside_is_never_ready_again() -> None:
     buffer = Buffer(SHAPE, 10)
     put(buffer, [5, 6])
     label(buffer, (5, 0, 0), (6, 0, 0))
-    taken = take(buffer, 1)
+    taken = buffer.take(1)
     buffer.set_aside(taken)
     assert label(buffer, (5, 1, 0)).new.tolist() == [True]
     buffer.wait(T0)
-    assert offsets(buffer, take(buffer, 10)) == [6]
+    taken = buffer.take(10)
+    assert offsets(buffer, taken) == [6]
+    buffer.teach(taken)
     assert offsets(buffer, buffer.replay(20, np.random.default_rng(0))) == [6] * 20
 
 
@@ -256,12 +255,12 @@ def test_only_settled_lists_are_replayed_and_only_judged_ones_trusted() -> None:
     rng = np.random.default_rng(0)
     assert buffer.replay(9, rng).tolist() == []
     label(buffer, (2, 0, 0), (4, 0, 0))
-    take(buffer, 10)
+    buffer.teach(buffer.take(10))
     assert buffer.replay(9, rng).tolist() == []
     buffer.wait(T0 + 1)
-    take(buffer, 1)
+    buffer.teach(buffer.take(1))
     assert set(offsets(buffer, buffer.replay(50, rng))) == {1}
-    take(buffer, 1)
+    buffer.teach(buffer.take(1))
     assert set(offsets(buffer, buffer.replay(50, rng))) == {1, 2}
     buffer.judge(T0)
     assert set(offsets(buffer, buffer.trusted(50, rng, 0))) == {1}
@@ -280,9 +279,9 @@ def test_the_oldest_leave_first_and_their_labels_find_nothing() -> None:
     put(buffer, [3, 4])
     assert (len(buffer), buffer.missed) == (3, 1)
     assert label(buffer, (1, 1, 0)).number.tolist() == [-1]
-    assert take(buffer, 10).tolist() == []
+    assert buffer.take(10).tolist() == []
     buffer.wait(T0)
-    assert offsets(buffer, take(buffer, 10)) == [2, 3, 4]
+    assert offsets(buffer, buffer.take(10)) == [2, 3, 4]
 
 
 def test_long_lists_leave_less_room_for_lists() -> None:
@@ -298,7 +297,7 @@ def test_more_lists_than_fit_leave_the_newest() -> None:
     buffer = Buffer(SHAPE, 4)
     put(buffer, list(range(1, 12)))
     buffer.wait(T0)
-    assert offsets(buffer, take(buffer, 100)) == [8, 9, 10, 11]
+    assert offsets(buffer, buffer.take(100)) == [8, 9, 10, 11]
 
 
 def test_any_history_of_lists_agrees_with_plain_dicts() -> None:
@@ -340,7 +339,7 @@ def filled(capacity: int = 8) -> Buffer:
     for o in range(1, 12):
         put(buffer, [o], T0 + o)
     buffer.wait(T0 + 8)
-    take(buffer, 2)
+    buffer.take(2)
     label(buffer, (11, 0, 1))
     buffer.judge(T0 + 5)
     return buffer
@@ -350,7 +349,7 @@ def observations(buffer: Buffer) -> list[Any]:
     seen = [label(buffer, (o, 1, 0)).number.tolist() for o in range(1, 12)]
     seen += [len(buffer), buffer.missed, offsets(buffer, buffer.judge(T0 + 7))]
     buffer.wait(T0 + 10)
-    numbers = take(buffer, 100)
+    numbers = buffer.take(100)
     lists_ = buffer.gather(numbers)
     return [
         *seen,
@@ -372,7 +371,7 @@ def test_a_checkpoint_leaves_old_judged_lists_out(monkeypatch: pytest.MonkeyPatc
     buffer = Buffer(SHAPE, 20)
     put(buffer, list(range(1, 11)))
     buffer.wait(T0)
-    take(buffer, 100)
+    buffer.take(100)
     buffer.judge(T0)
     put(buffer, [11], T0 + 1)
     again = Buffer(SHAPE, 20)

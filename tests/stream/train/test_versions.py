@@ -54,7 +54,7 @@ def judged(count: int = 40, mature: bool = True) -> Buffer:
 
 def add(buffer: Buffer, first: int, count: int, mature: bool = True) -> None:
     show(buffer, first, count, clicked=1)
-    buffer.take(count)
+    buffer.teach(buffer.take(count))
     buffer.judge(T0)
     if mature:
         buffer.mature(T0)
