@@ -8,7 +8,7 @@
     3 publish  they are queued, and sent while the next partition is processed
     4 flush    all of them are acknowledged
     5 commit   the positions read (or, for a role that says so, only what a checkpoint holds)
-    6 checkpoint  when it is due, and its position goes into the commit's note
+    6 checkpoint  of one unit, when it is due, and its position goes into the commit's note
 
 After a crash between any two steps, at most what lies between the last commit and the crash is
 published again; every output carries the position of its input, and readers fold.
@@ -179,6 +179,8 @@ class Runner:
         for unit in self.units:
             if self.role.checkpoint_due(unit, now):
                 self._checkpoint(unit)
+                self.units[unit] = self.units.pop(unit)  # the others come first next time
+                break  # one a turn: events are waiting
         return sum(len(records.offsets) for records in batch)
 
     def close(self) -> None:

@@ -188,8 +188,9 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
-                # a terminal's Ctrl-C is for the supervisor, which ends the children in their order
-                start_new_session=True,
+                # a terminal's Ctrl-C is for the supervisor, which ends the children in their order; a session
+                # of its own would give each child the same share of the cores, see sched(7) on autogroups
+                process_group=0,
             )
         if child.idle:
             _let_others_first(life.process.pid)

@@ -338,12 +338,14 @@ def test_a_role_that_commits_only_checkpoints(stage: Stage) -> None:
     assert stage.committed() == {0: 2}
 
 
-def test_each_partition_has_its_own_checkpoint(tmp_path: Path) -> None:
+def test_each_partition_has_its_own_checkpoint_one_a_turn(tmp_path: Path) -> None:
     stage = Stage(tmp_path, partitions=2)
     stage.publish(1, partition=0)
     stage.publish(10, 20, partition=1)
     runner = stage.start()
     stage.role.due = True
+    runner.once(0.0)
+    assert (stage.held(0), stage.held(1)) == (1, 0)
     runner.once(0.0)
     assert (stage.held(0), stage.held(1)) == (1, 2)
     stage.start().once(0.0)

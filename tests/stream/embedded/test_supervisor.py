@@ -213,6 +213,12 @@ def test_an_idle_child_leaves_the_cores_to_others(stage: Stage) -> None:
     assert policies == [os.SCHED_OTHER, os.SCHED_IDLE]
 
 
+def test_a_child_has_a_group_of_its_own_but_no_session_for_priorities_count_within_one(stage: Stage) -> None:
+    stage.start("a", STAYS)
+    (pid,) = stage.supervisor.pids().values()
+    assert (os.getpgid(pid), os.getsid(pid)) == (pid, os.getsid(0))
+
+
 def test_services_outlive_their_users(stage: Stage) -> None:
     order = stage.directory / "order"
     slow = (
