@@ -119,7 +119,7 @@ class Shape:
     half_life_short: float = 3600.0
     half_life_long: float = 86_400.0
     pair_half_life: float = 3600.0
-    near_half_life: float = 86_400.0
+    near_half_life: float = 2_592_000.0
     history_half_life: float = 21_600.0
 
     @property

@@ -174,6 +174,7 @@ class Train(_Section, frozen=True):
     half_life_short_s: Seconds = 3600.0
     half_life_long_s: Seconds = 86_400.0
     pair_half_life_s: Seconds = 3600.0
+    near_half_life_s: Seconds = 2_592_000.0
     history_half_life_s: Seconds = 21_600.0
 
 
@@ -219,6 +220,7 @@ def shape_of(settings: Settings) -> Shape:
         half_life_short=train.half_life_short_s,
         half_life_long=train.half_life_long_s,
         pair_half_life=train.pair_half_life_s,
+        near_half_life=train.near_half_life_s,
         history_half_life=train.history_half_life_s,
     )
 
