@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from models.kernels import user_cache
 from models.learner import Learner, compile_kernels
 from stream.checkpoint import Checkpoint, Store
 from stream.counts import source_name
@@ -36,11 +35,6 @@ def new_learner(settings: Settings) -> Learner:
         policy=train.policy,
         graphs=user_cache() / "graphs",
     )
-
-
-def user_cache() -> Path:
-    """Folder for what takes long to make and is the same each time, such as the scoring graph."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverank"
 
 
 class Train:
