@@ -77,8 +77,7 @@ def find_candidates(
         gather_neighbours(scratch, own, now, known)
         near, weight = np.empty(limit, np.uint64), np.empty(limit, np.float32)
         room = limit - for_new - for_trending
-        neighbours = top_near(scratch, near, weight)
-        for k in range(neighbours):
+        for k in range(top_near(scratch, near, weight)):
             most = room - limit // ALIKE_SHARE
             n = _offer(near[k], NEAR, n, most, out, source, taken, own, unwanted, known, entries)
         for k in range(KINDS * alike.items.shape[1]):
@@ -86,8 +85,6 @@ def find_candidates(
             item = _alike(own, k % KINDS, k // KINDS, alike, entries)
             if item != 0:
                 n = _offer(item, ALIKE, n, room, out, source, taken, own, unwanted, known, entries)
-        for k in range(neighbours):  # where few are alike
-            n = _offer(near[k], NEAR, n, room, out, source, taken, own, unwanted, known, entries)
     for item in trending:
         n = _offer(item, TRENDING, n, limit - for_new, out, source, taken, own, unwanted, known, entries)
     for item in newest:

@@ -85,14 +85,6 @@ def test_neighbours_of_the_history_are_offered_heaviest_first(scene: Scene) -> N
     assert scene.find()[2:] == [("y", "near"), ("x", "near"), ("z", "near")]
 
 
-def test_neighbours_take_the_places_that_alike_items_leave(scene: Scene) -> None:
-    scene.own = [("a", 0), ("b", 0)]
-    scene.near = {"a": dict.fromkeys("cdef", 1.0), "b": dict.fromkeys("ghij", 0.5)}
-    scene.trending = "klmno"
-    found = [source for _, source in scene.find(12)]
-    assert (found.count("near"), found.count("trending")) == (7, 3)
-
-
 def test_neighbours_of_what_was_dismissed_are_not_offered(scene: Scene) -> None:
     scene.own = [("a", DISMISSED)]
     scene.near = {"a": {"x": 0.5}}
