@@ -11,6 +11,7 @@ Dense weights, by name::
 
     edges          [F, bins + 1]   quantiles of each feature; counted, not learned
     place_share    [PLACES + 1]    share of each place in what was shown; counted, not learned
+    lately         [1]             level of clicks, see `models.lately`; counted, not learned
     encode         [F, W, bins]    of each feature's filled bins to W values
     wide           [2, F, bins]    of filled bins straight to the score and to a click; wide_bias [2]
     history_decay  [1]             how fast an interaction fades with its age
@@ -42,7 +43,7 @@ PLACES = 64
 MAX_PLACE = 1e4
 """Last place that the rule tells apart."""
 
-COUNTED = ("edges", "place_share")
+COUNTED = ("edges", "place_share", "lately")
 """Dense arrays that are set by counting and take no gradient."""
 
 SHRINK = 0.1
@@ -87,6 +88,7 @@ def initial(shape: Shape, rng: np.random.Generator) -> dict[str, Array]:
     return {
         "edges": np.zeros((F, shape.bins + 1), np.float32),
         "place_share": np.zeros(PLACES + 1, np.float32),
+        "lately": np.zeros(1, np.float32),
         "encode": normal(shape.bins, F, width, shape.bins),
         "wide": np.zeros((2, F, shape.bins), np.float32),
         "wide_bias": np.zeros(2, np.float32),
@@ -181,6 +183,7 @@ def forward(
         _head(w["click"], hidden.detach(), still)
         + WIDE_CLICK * wide_click
         + place_effect(w, "place_click", place)
+        + w["lately"]
     )
     return Outputs(score, click, _head(w["cart"], hidden, still), _head(w["purchase"], hidden, still))
 

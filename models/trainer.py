@@ -14,6 +14,7 @@ from models.batch import CLICK, Array, Lesson, Lists, Shape
 from models.dense import Dense
 from models.embeddings import Leaves, category_rows, item_rows
 from models.encoding import Quantiles, rebinned
+from models.lately import follow
 from models.lora import FACTORS, added, factors, merged
 from models.losses import DELAYED, entire_space, listwise
 from models.policy import Policy, learning
@@ -160,7 +161,8 @@ class Trainer:
             clicks; but a list that is here because of a click says nothing about how probable a click is.
         again
             Whether they were learned before. A row sees few examples and knows them by heart: shown the same
-            ones again, dense weights would learn to trust it. So they learn then as if all rows were zero.
+            ones again, dense weights would learn to trust it. So they learn then as if all rows were zero;
+            and the level of clicks (`models.lately`), which is not of that time.
 
         Returns
         -------
@@ -173,6 +175,8 @@ class Trainer:
         flat = self._dense.leaf()  # 2. leaves
         item, category = self._rows(batch, blank=again)
         weights = added(self._dense.learned(flat)) | self._counted
+        if again:
+            weights["lately"] = torch.zeros_like(weights["lately"])
         out = self._forward(weights, item, category, batch)  # 3. forward
         shown = out.score + place_effect(weights, "place_score", batch.place)
         order = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists)
@@ -206,6 +210,15 @@ class Trainer:
         """Tell the policy the losses of order and probability on new lists; tasks `taught` are bits."""
         share = (taught & CLICK > 0).float().mean().item()
         self.policy.saw(losses[0] or np.nan, losses[1] / share if share > SETTLED else np.nan)
+
+    def follow(self, said: Array, then: Array, clicked: Array) -> None:
+        """Let the level of clicks follow what came of predictions, see `models.lately.follow`."""
+        self._counted["lately"].fill_(follow(self.lately, said, then, clicked))
+
+    @property
+    def lately(self) -> float:
+        """The level of clicks in what is predicted now."""
+        return self._counted["lately"].item()
 
     def _obey(self) -> None:
         """Let learn what the policy wants to."""

@@ -31,7 +31,7 @@ KEPT = 16_384
 """Lists that a checkpoint holds even when they are judged: late labels of older ones find nothing then."""
 
 SHOWN_COLUMNS = ("partition", "offset", "ts", "broker_ts", "unseen")
-LIST_COLUMNS = (*SHOWN_COLUMNS, "arrived", "settled", "aside")
+LIST_COLUMNS = (*SHOWN_COLUMNS, "arrived", "lately", "settled", "aside")
 USER_COLUMNS = ("history", "history_category", "age")
 ITEM_COLUMNS = ("item", "category", "features", "place", "labels")
 
@@ -84,7 +84,7 @@ class Buffer:
         self._lists = _empty(
             capacity,
             partition=(np.int32, ()), offset=big, ts=big, broker_ts=big, arrived=big,
-            unseen=flag, settled=bits, aside=flag,
+            lately=(np.float32, ()), unseen=flag, settled=bits, aside=flag,
             history=(np.uint64, history), history_category=(np.uint16, history), age=(np.float32, history),
         )  # fmt: skip
         tasks = (len(TASKS),)
@@ -107,8 +107,10 @@ class Buffer:
         """Lists that are ready to be learned from."""
         return len(self._queue)
 
-    def append(self, shown: Shown, guess: Guess, now: int) -> None:
+    def append(self, shown: Shown, guess: Guess, now: int, lately: float = 0.0) -> None:
         """Take lists in, with predictions that nothing of them has influenced; `now` is stream time, ms.
+
+        `lately` is the level of clicks in the predictions (`Trainer.lately`).
 
         A list counts as arrived at its broker time, or `now` where that is later: while old records
         are read, labels that follow them get their time all the same.
@@ -118,13 +120,13 @@ class Buffer:
             for a, b in ((0, half), (half, len(shown))):
                 first, last = shown.lists.start[a], shown.lists.start[b]
                 own = Guess(guess.score[first:last], guess.p[first:last])
-                self.append(pick(shown, np.arange(a, b)), own, now)
+                self.append(pick(shown, np.arange(a, b)), own, now, lately)
             return
         count = len(shown)
         arrived = np.maximum.accumulate(np.maximum(shown.broker_ts, self._newest(now)))
         no = np.zeros(count, np.uint8)
         known = {name: getattr(shown, name) for name in SHOWN_COLUMNS}
-        known |= {"arrived": arrived, "settled": no, "aside": no}
+        known |= {"arrived": arrived, "lately": np.full(count, lately), "settled": no, "aside": no}
         known |= {name: getattr(shown.lists, name) for name in USER_COLUMNS}
         items = {name: getattr(shown.lists, name) for name in ITEM_COLUMNS}
         items |= {"taught": np.zeros(len(guess.score), np.uint8), "score": guess.score, "p": guess.p}
@@ -240,6 +242,11 @@ class Buffer:
         """What the model predicted when these lists arrived."""
         item = self._items_of(numbers)
         return Guess(self._items["score"][item], self._items["p"][item])
+
+    def sizes(self, numbers: Array) -> Array:
+        """How many items lists have."""
+        sizes: Array = self._size[numbers % self.capacity]
+        return sizes
 
     def column(self, name: str, numbers: Array) -> Array:
         """One of `LIST_COLUMNS` of some lists."""

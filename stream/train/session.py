@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import CLICK, CONVERSIONS, Array, Lists
+from models.batch import CLICK, CONVERSIONS, Array, Lesson, Lists
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -216,7 +216,8 @@ class Session:
         self.learner.see(np.concatenate([shown.lists.item, acts.item]), names, newest)
         if len(shown):
             self.shadows.predict(shown, self.buffer.head, self.publisher.versions.shadow)
-            self.buffer.append(shown, self._predict(shown.lists), self.time.ms)
+            guess, lately = self._predict(shown.lists), self.learner.trainer.lately
+            self.buffer.append(shown, guess, self.time.ms, lately)
             self.learner.observe(shown.lists.features)
             self._count_lists(shown)
         if len(labels.offset):
@@ -246,18 +247,22 @@ class Session:
         self._label_ts = max(self._label_ts, int(labels.ts[new].max(initial=0)))
 
     def _learn(self, now: float) -> None:
-        """Full batches at once; what is left over when the next version is due.
+        """Full batches at once; when the next version is due all that is ready, in batches of one size.
+
+        In a small batch each list weighs more: were the last one just what is left over, and late labels
+        always in the first, then fake negatives would outweigh the sales that make up for them.
 
         After each batch come batches of the past, each a step of its own: five steps of 32 lists take as
         long as one of 160, and teach a young model far more. Who is behind leaves the past alone, and so does
         a policy by which no dense weight learns now: the past teaches no others.
         """
         self.buffer.wait(self.time.ms - int(self.settings.click_wait_s * 1000))
-        size = self.settings.lists_per_batch
+        size = full = self.settings.lists_per_batch
         behind = now - self._behind_since > BEHIND_S
-        enough, steps = (1 if now >= self._next_publish else size), 0
-        while self.buffer.waiting >= enough and steps < STEPS:
-            self._step(self.buffer.take(LARGER * size if behind else size))
+        size *= LARGER if behind else 1
+        due, steps = now >= self._next_publish, 0
+        while (waiting := self.buffer.waiting) >= (1 if due else full) and steps < STEPS:
+            self._step(self.buffer.take(even(waiting, size) if due else size))
             resting = behind or self.learner.trainer.rests
             replayed = 0 if resting else min(self.settings.replay, self._replays)
             for _ in range(replayed):
@@ -265,19 +270,28 @@ class Session:
                 self.learner.learn(self.buffer.gather(past), lesson=self.buffer.review(past), again=True)
             self._replays -= replayed
             steps += LARGER if behind else 1 + replayed
-        self._behind_since = np.inf if self.buffer.waiting < size else min(self._behind_since, now)
+        self._behind_since = np.inf if self.buffer.waiting < full else min(self._behind_since, now)
 
     def _step(self, numbers: Array) -> None:
         numbers, lists = self._sift(numbers)
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
-        loss = self.learner.learn(lists, lesson=self.buffer.teach(numbers))
+        lesson = self.buffer.teach(numbers)
+        loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
+            self._follow(numbers, lesson)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
+
+    def _follow(self, numbers: Array, lesson: Lesson) -> None:
+        """Let the level of clicks follow those lists that settle now."""
+        settles = ((lesson.positive | lesson.negative) & CLICK) > 0
+        said, clicked = self.buffer.guesses(numbers).p[:, 0], (lesson.positive & CLICK) > 0
+        then = np.repeat(self.buffer.column("lately", numbers), self.buffer.sizes(numbers))
+        self.learner.trainer.follow(said[settles], then[settles], clicked[settles])
 
     def _sift(self, numbers: Array) -> tuple[Array, Lists]:
         """The lists to learn from; those of a partition unlike the others are set aside."""
@@ -323,3 +337,12 @@ class Session:
                 measure.count_quality(self.counts, self.buffer, said.number, tasks, lag, said.guess)
             if len(numbers) < AT_ONCE:
                 break
+
+
+def even(waiting: int, size: int) -> int:
+    """How many of those that wait to take at once, so that batches of at most `size` have one size.
+
+    >>> even(65, 32), even(22, 32)
+    (22, 22)
+    """
+    return -(-waiting // -(-waiting // size))

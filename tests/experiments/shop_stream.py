@@ -60,10 +60,15 @@ if __name__ == "__main__":
     parser.add_argument("--hours", type=float, default=10)
     parser.add_argument("--pages-per-s", type=float, default=1.5)
     parser.add_argument("--visitors", type=int, default=100)
+    parser.add_argument("--items", type=int, default=2000)
     parser.add_argument("--drift", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     chosen = ShopSettings(
-        seed=given.seed, visitors=given.visitors, pages_per_s=given.pages_per_s, drift=given.drift
+        seed=given.seed,
+        visitors=given.visitors,
+        pages_per_s=given.pages_per_s,
+        items=given.items,
+        drift=given.drift,
     )
     record(given.file, chosen, given.hours)

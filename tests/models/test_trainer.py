@@ -14,6 +14,9 @@ from models.table import Table
 from models.trainer import Trainer
 from tests.models.toy import ITEMS, SHAPE, ids, lists
 
+MANY_CLICKS = np.full(900, 0.01), np.zeros(900), np.full(900, True)
+"""What was said of items, with which level, and what came of it."""
+
 
 def trainer(seed: int = 0, device: str = "cpu", policy: str = "full") -> Trainer:
     table = Table(SHAPE.rows)
@@ -84,6 +87,25 @@ def test_lists_learned_again_move_dense_weights_and_no_rows() -> None:
     one.learn(batch)
     assert len(one.items.dirty) > 0
     assert len(one.categories.dirty) > 0
+
+
+def test_lists_learned_again_know_nothing_of_the_level_of_now() -> None:
+    batch, (one, other) = lists(np.random.default_rng(0), 8), (trainer(), trainer())
+    one.follow(*MANY_CLICKS)
+    assert one.lately > 0.5
+    assert one.learn(batch, again=True) == other.learn(batch, again=True)
+    assert one.learn(batch) != other.learn(batch)
+
+
+def test_the_level_moves_probabilities_and_not_the_order_and_rollback_takes_it_back() -> None:
+    t, batch = trainer(), lists(np.random.default_rng(0), 8)
+    before = t.predict(batch)
+    t.follow(*MANY_CLICKS)
+    after = t.predict(batch)
+    assert (after.score == before.score).all()
+    assert (after.p > before.p).all()
+    t.rollback()
+    assert (t.predict(batch).p == before.p).all()
 
 
 def test_what_rows_know_by_heart_does_not_teach_dense_weights_again() -> None:

@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.batch import Array, F, Lists
+from models.batch import CLICK, Array, F, Lists
 from models.gate import Verdict
 from models.learner import Learner
 from models.policy import POLICIES
 from models.quality import Histogram, auc
 from models.served import Served
 from models.statistics import IMPRESSIONS_LONG
-from models.trainer import Prediction
+from models.trainer import Prediction, Trainer
 from stream.checkpoint import Store, pack, unpack
 from stream.errors import Fatal, Retryable
 from stream.log import Output, Records
@@ -199,6 +199,25 @@ def test_a_list_is_predicted_before_anything_of_it_is_learned(settings: Settings
     assert len(spy.learned) > 300
     first_said = np.concatenate([spy.said[key] for key in _keys(buffer.gather(numbers))])
     assert (buffer.guesses(numbers).p == first_said).all()
+
+
+def test_the_level_follows_each_list_once_by_what_was_said_of_it_at_arrival(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(self: Trainer, said: Array, then: Array, clicked: Array) -> None:
+        asked.append((said, clicked))
+
+    monkeypatch.setattr(Trainer, "follow", note)
+    stage.turns(60)
+    said, clicked = (np.concatenate(column) for column in zip(*asked, strict=True))
+    buffer = stage.role.session.buffer  # type: ignore[union-attr]
+    numbers = np.arange(len(buffer))
+    done = numbers[buffer.done(numbers)]
+    assert len(said) == len(buffer.gather(done).item) > 1000
+    assert clicked.sum() == (buffer.gather(done).labels & CLICK > 0).sum() > 100
+    assert said.sum() == pytest.approx(buffer.guesses(done).p[:, 0].sum(), rel=1e-5)
 
 
 class Diary(Learner):
