@@ -162,8 +162,8 @@ class Learner:
         self._count_through(ts_ms)
         self.items.count_impressions(self.table.lookup(items), ts_ms)
         self.categories.count_impressions(categories.astype(np.int64), ts_ms)
-        for part in context.T if context.any() else ():
-            self.contexts.count_impressions(buckets_in(part, categories, self.shape.categories), ts_ms)
+        for buckets in self._in_contexts(context, categories):
+            self.contexts.count_impressions(buckets, ts_ms)
 
     def count_acts(
         self, items: Array, categories: Array, tasks: Array, listed: Array, ts_ms: Array,
@@ -181,8 +181,7 @@ class Learner:
         self._count_through(ts_ms)
         self.items.count_acts(self.table.lookup(items), tasks, listed, ts_ms)
         self.categories.count_acts(categories.astype(np.int64), tasks, listed, ts_ms)
-        for part in context.T if context.any() else ():
-            buckets = buckets_in(part, categories, self.shape.categories)
+        for buckets in self._in_contexts(context, categories):
             self.contexts.count_acts(buckets, tasks, listed, ts_ms)
         self.pairs.count(items, ts_ms, history, age)
 
@@ -270,6 +269,11 @@ class Learner:
             "contexts": self.contexts,
             "pairs": self.pairs,
         }
+
+    def _in_contexts(self, context: Array, categories: Array) -> list[Array]:
+        """Where categories are counted (int64 [n], -1 nowhere), by each part of contexts (uint64 [n, X])."""
+        told = context[:, context.any(0)].T.copy()
+        return [buckets_in(part, categories.astype(np.int64), self.shape.categories) for part in told]
 
     def _count_through(self, ts_ms: Array) -> None:
         self.through = max(self.through, int(ts_ms.max(initial=0)))

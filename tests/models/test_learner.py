@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.policy import HEADS, POLICIES
 from models.quality import auc, histogram
 from models.ranker import COUNTED
 from models.served import PRIOR, Served
+from models.statistics import CLICKS_SHORT, IMPRESSIONS_SHORT, bucket_in
 from tests.models.toy import MONDAY, SHAPE, ids, lists
 
 BUDGET = 900_000
@@ -367,3 +369,23 @@ def test_trending_names_what_is_touched_most(graphs: Path) -> None:
         np.zeros((4, CONTEXTS), np.uint64),
     )  # fmt: skip
     assert Served.load(learner.snapshot(), SHAPE).trending.tolist() == ids(np.array([2, 1])).tolist()
+
+
+def test_categories_are_counted_and_served_in_each_context(graphs: Path) -> None:
+    learner = fresh(graphs)
+    item, category, ts = ids(np.array([1, 2])), np.array([3, 4], np.uint16), np.full(2, MONDAY)
+    context = np.array([[700, 800, 0, 0], [700, 0, 0, 0]], np.uint64)
+    served = Served.load(learner.snapshot(), SHAPE)
+    learner.count_lists(item, category, ts, context)
+    click, history = np.zeros(1, np.uint8), np.zeros((1, SHAPE.history))
+    learner.count_acts(
+        item[:1], category[:1], click, click + 1, ts[:1], history.astype(np.uint64), history - 1, context[:1]
+    )
+    served.apply(learner.delta(BUDGET))
+    stats = served.rows["context_stats"]
+    counted = {
+        (int(c), int(k)): stats[bucket_in(c, k, SHAPE.categories)][[IMPRESSIONS_SHORT, CLICKS_SHORT]].tolist()
+        for c, k in itertools.product(context[0, :2], category)
+    }
+    assert counted == {(700, 3): [1, 1], (800, 3): [1, 1], (700, 4): [1, 0], (800, 4): [0, 0]}
+    assert stats[:, IMPRESSIONS_SHORT].sum() == 3
