@@ -12,6 +12,7 @@ C    category buckets (category hash mod C; bucket 0: no category)
 D    width of an embedding
 K    neighbours kept per item
 T    tasks (`TASKS`)
+X    `CONTEXTS`
 ===  ======================================================================
 """
 
@@ -39,7 +40,7 @@ FEATURES = (
     "cart_rate",  # carts per click, long
     "purchase_rate",  # purchases per click, long
     "item_age",  # log1p seconds since published or first seen; -1 unknown
-    "category_ctr",  # of the item's category, short
+    "category_ctr",  # of the item's category, short; in the user's context, where that is known
     # the item in its list
     "list_size",  # log1p
     "prior_rank",  # place from 1 in an order that is not ours; 0 when there is none
@@ -84,6 +85,9 @@ FEATURES = (
     "history_size",
     "session_clicks",  # log1p
 )
+
+CONTEXTS = 4
+"""Things that are known of a visitor's context (country, device, ...) at the most."""
 
 F = len(FEATURES)
 FEATURE = {name: index for index, name in enumerate(FEATURES)}

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from models.admission import Admission, resolve
-from models.batch import Array, Lesson, Lists, Shape
+from models.batch import CONTEXTS, Array, Lesson, Lists, Shape
 from models.columns import Column, pack_all, unpack_all
 from models.covisitation import Covisitation
 from models.delta import Dirty, Group, Owners, changed, snapshot_delta, take_delta
@@ -18,7 +18,7 @@ from models.export import cached
 from models.lagged import Older, Weights, copy_weights
 from models.names import Names, by_id
 from models.served import PRIOR
-from models.statistics import Statistics
+from models.statistics import Statistics, buckets_in
 from models.table import Table
 from models.trainer import Prediction, Trainer
 
@@ -79,6 +79,7 @@ class Learner:
         half_lives = shape.half_life_short, shape.half_life_long
         self.items = Statistics(shape.rows, *half_lives)
         self.categories = Statistics(shape.categories, *half_lives)
+        self.contexts = Statistics(shape.categories, *half_lives)
         self.pairs = Covisitation(
             self.table,
             shape.neighbours,
@@ -156,15 +157,17 @@ class Learner:
         """
         return self.trainer.learn(lists, learning_rate, lesson, again)
 
-    def count_lists(self, items: Array, categories: Array, ts_ms: Array) -> None:
-        """Count impressions: uint64, uint16, int64 (ms) [N]."""
+    def count_lists(self, items: Array, categories: Array, ts_ms: Array, context: Array) -> None:
+        """Count impressions: uint64, uint16, int64 (ms) [N]; the visitors' contexts: uint64 [N, X]."""
         self._count_through(ts_ms)
         self.items.count_impressions(self.table.lookup(items), ts_ms)
         self.categories.count_impressions(categories.astype(np.int64), ts_ms)
+        for buckets in self._in_contexts(context, categories):
+            self.contexts.count_impressions(buckets, ts_ms)
 
     def count_acts(
         self, items: Array, categories: Array, tasks: Array, listed: Array, ts_ms: Array,
-        history: Array, age: Array,
+        history: Array, age: Array, context: Array,
     ) -> None:  # fmt: skip
         """Count clicks, carts and purchases, and what was touched before them.
 
@@ -173,10 +176,13 @@ class Learner:
         items, categories, tasks, listed, ts_ms : uint64, uint16, uint8, uint8, int64 [K]
             As the ``act_`` columns of examples.
         history, age : uint64, float32 [K, H]
+        context : uint64 [K, X]
         """
         self._count_through(ts_ms)
         self.items.count_acts(self.table.lookup(items), tasks, listed, ts_ms)
         self.categories.count_acts(categories.astype(np.int64), tasks, listed, ts_ms)
+        for buckets in self._in_contexts(context, categories):
+            self.contexts.count_acts(buckets, tasks, listed, ts_ms)
         self.pairs.count(items, ts_ms, history, age)
 
     def delta(self, budget_bytes: int) -> bytes:
@@ -260,8 +266,14 @@ class Learner:
             "admission": self.admission,
             "items": self.items,
             "categories": self.categories,
+            "contexts": self.contexts,
             "pairs": self.pairs,
         }
+
+    def _in_contexts(self, context: Array, categories: Array) -> list[Array]:
+        """Where categories are counted (int64 [n], -1 nowhere), by each part of contexts (uint64 [n, X])."""
+        told = context[:, context.any(0)].T.copy()
+        return [buckets_in(part, categories.astype(np.int64), self.shape.categories) for part in told]
 
     def _count_through(self, ts_ms: Array) -> None:
         self.through = max(self.through, int(ts_ms.max(initial=0)))
@@ -276,7 +288,7 @@ class Learner:
         return {"trending": self.table.ids[self.items.trending(self.through, TRENDING, self.table.ids)]}
 
     def _groups(self) -> list[Group]:
-        items, categories, pairs = self.items, self.categories, self.pairs
+        items, categories, contexts, pairs = self.items, self.categories, self.contexts, self.pairs
         learned = self.trainer.rows()
         return [
             Group({name: learned[name] for name in ("embedding", "bias")}, self.trainer.items.dirty),
@@ -288,6 +300,11 @@ class Learner:
             Group(
                 {"category_stats": categories.stats, "category_stats_at": categories.stats_at},
                 categories.dirty,
+                owned=False,
+            ),
+            Group(
+                {"context_stats": contexts.stats, "context_stats_at": contexts.stats_at},
+                contexts.dirty,
                 owned=False,
             ),
             Group(pairs.published(), pairs.dirty),
@@ -302,8 +319,9 @@ def compile_kernels(shape: Shape) -> None:
     history = np.full((2, shape.history), 70, np.uint64)
     for _ in range(learner.admission.admit_after):
         learner.see(ids, {}, 1)
-    learner.count_lists(ids, bucket, ts)
-    learner.count_acts(ids, bucket, flag, flag, ts, history, np.zeros(history.shape, np.float32))
+    context = np.full((2, CONTEXTS), 70, np.uint64)
+    learner.count_lists(ids, bucket, ts, context)
+    learner.count_acts(ids, bucket, flag, flag, ts, history, np.zeros(history.shape, np.float32), context)
     learner.pairs.refresh()
     learner.items.trending(2, 1, learner.table.ids)
 

@@ -26,7 +26,8 @@ class Served:
         Which item has which row.
     rows : dict[str, Array]
         Row arrays ``embedding`` [R, D], ``bias`` [R], ``category`` [C, D], ``stats`` [R, S], ``stats_at``,
-        ``first_seen`` [R], ``category_stats`` [C, S], ``category_stats_at`` [C], ``near``, ``near_weight``,
+        ``first_seen`` [R], ``category_stats`` [C, S], ``category_stats_at`` [C],
+        ``context_stats`` [C, S], ``context_stats_at`` [C], ``near``, ``near_weight``,
         ``near_next``, ``near_often`` [R, K], ``near_at`` [R]: see `models.statistics` and
         `models.covisitation`. The same arrays from load to the end.
     names : list[str | None]
@@ -145,4 +146,6 @@ def _category_arrays(shape: Shape) -> dict[str, Array]:
         "category": np.zeros((shape.categories, shape.width), np.float32),
         "category_stats": np.zeros((shape.categories, S), np.float32),
         "category_stats_at": np.zeros(shape.categories, np.int64),
+        "context_stats": np.zeros((shape.categories, S), np.float32),
+        "context_stats_at": np.zeros(shape.categories, np.int64),
     }

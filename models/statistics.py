@@ -25,6 +25,9 @@ IMPRESSIONS_SHORT, CLICKS_SHORT, TOUCHES_SHORT = 0, 1, 2
 IMPRESSIONS_LONG, CLICKS_LONG, TOUCHES_LONG, CARTS_LONG, PURCHASES_LONG = 3, 4, 5, 6, 7
 CLICK, CART, PURCHASE = 0, 1, 2
 
+MIX = np.uint64(0x9E3779B97F4A7C15)
+"""The golden ratio in 64 bits: multiples of it differ in all of them."""
+
 _SHOWN, _TOUCHED, _CTR, _CTR_LONG, _POPULARITY, _CART_RATE, _PURCHASE_RATE, _ITEM_AGE, _CATEGORY_CTR = (
     FEATURE[name]
     for name in (
@@ -114,6 +117,60 @@ def write_category_features(
     """Write what is counted about the category of one item; arguments as for `write_item_features`."""
     s, short = stats[bucket], decayed(now - stats_at[bucket], half_life_short)
     out[_CATEGORY_CTR] = rate(short * s[CLICKS_SHORT], short * s[IMPRESSIONS_SHORT], prior[0])
+
+
+@numba.njit(cache=True)
+def write_context_features(
+    out: Array,
+    category: int,
+    context: Array,
+    stats: Array,
+    stats_at: Array,
+    now: int,
+    half_life_short: float,
+) -> None:
+    """Multiply the rate of a category by how much it differs in each part of the visitor's context.
+
+        rate(category) x product over the parts c of rate(category in c) / rate(category)
+
+    A rate in a context is smoothed towards that of the category, and parts are taken as independent.
+
+    Parameters
+    ----------
+    out : float32 [F]
+        As `write_category_features` left it.
+    category
+        Bucket of the item's category; of 0 (none known) nothing is said.
+    context : uint64 [X]
+        Up to the first 0.
+    stats, stats_at : float32 [C, S], int64 [C]
+        By `bucket_in`.
+    now, half_life_short
+        As for `write_item_features`.
+    """
+    mean = out[_CATEGORY_CTR]
+    for x in range(len(context)):
+        if context[x] == 0 or category == 0:
+            return
+        bucket = bucket_in(context[x], category, len(stats))
+        s, short = stats[bucket], decayed(now - stats_at[bucket], half_life_short)
+        out[_CATEGORY_CTR] *= rate(short * s[CLICKS_SHORT], short * s[IMPRESSIONS_SHORT], mean) / mean
+
+
+@numba.njit(cache=True)
+def bucket_in(context: np.uint64, category: int, buckets: int) -> int:
+    """Where a category is counted for those who come in one context."""
+    return int((context ^ (np.uint64(category) * MIX)) % np.uint64(buckets))
+
+
+@numba.njit(cache=True)
+def buckets_in(context: Array, category: Array, buckets: int) -> Array:
+    """`bucket_in` (int64 [n]) of contexts (uint64 [n]) and categories; -1 where the context is 0."""
+    found = np.full(len(context), -1, np.int64)
+    for i in range(len(context)):
+        if context[i] != 0:
+            found[i] = bucket_in(context[i], category[i], buckets)
+    return found
 
 
 @numba.njit(cache=True)

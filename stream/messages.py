@@ -61,7 +61,8 @@ class Event(Struct, kw_only=True, tag_field="type", frozen=True, gc=False):
     event_id
         Makes a re-delivery within 10 minutes of event time harmless.
     context
-        Small strings (device, country, ...).
+        What is known of who comes (country, device, ...), in values that many visitors share. The first
+        `models.batch.CONTEXTS` count, and replace what was told before.
     """
 
     user_id: Id
@@ -232,6 +233,8 @@ class Examples(Struct, frozen=True, kw_only=True, array_like=True):
         Task as above; 1 when a list showed the item.
     act_history : uint64 [K, H]; act_age : float32 [K, H]
         The user's history just before, as for lists.
+    list_context : uint64 [B, X]; act_context : uint64 [K, X]
+        What is known of the user's context, 0 where that is less.
     names : dict[int, str]
         Ids that this rank had not named before: hash -> item_id.
     """
@@ -250,6 +253,7 @@ class Examples(Struct, frozen=True, kw_only=True, array_like=True):
     list_history: bytes
     list_history_category: bytes
     list_age: bytes
+    list_context: bytes
     item: bytes
     item_category: bytes
     features: bytes
@@ -266,6 +270,7 @@ class Examples(Struct, frozen=True, kw_only=True, array_like=True):
     act_listed: bytes
     act_history: bytes
     act_age: bytes
+    act_context: bytes
     names: dict[int, str]
 
 

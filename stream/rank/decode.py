@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.batch import CONTEXTS
 from stream.errors import Poison
 from stream.ids import Names, Users, hash_id
 from stream.log import Records
@@ -82,6 +83,8 @@ class Columns(NamedTuple):
         Hash of the slate id, 0 without.
     own : uint8 [n]
         1 where the slate is one of ours.
+    context : uint64 [n, X]
+        0 where the event says less.
     start : int64 [n + 1]
         Items of event i in `shown` and `shown_price`: ``start[i]:start[i + 1]``.
     shown : uint64 [m]
@@ -107,6 +110,7 @@ class Columns(NamedTuple):
     quantity: Array
     slate: Array
     own: Array
+    context: Array
     start: Array
     shown: Array
     shown_price: Array
@@ -116,7 +120,7 @@ class Columns(NamedTuple):
 
 BY_EVENT = (
     "record", "offset", "ts", "broker_ts", "kind", "user", "home", "item", "item_number", "price", "quantity",
-    "slate", "own",
+    "slate", "own", "context",
 )  # fmt: skip
 """Columns [n]."""
 
@@ -242,9 +246,29 @@ def _columns(records: Records, events: list[AnyEvent], index: Array, users: User
         quantity=quantity,
         slate=slate,
         own=own,
+        context=_contexts(events),
         start=np.concatenate([[0], np.cumsum(size)]).astype(np.int64),
         shown=items.hashes(shown),
         shown_price=np.array([x for each in prices for x in each], np.float32),
         shown_number=shown,
         item_names=items.names,
     )
+
+
+def _contexts(events: list[AnyEvent]) -> Array:
+    """What each event says of its visitor's context (uint64 [n, X]), see `context_ids`."""
+    context = np.zeros((len(events), CONTEXTS), np.uint64)
+    for i, event in enumerate(events):
+        if event.context:
+            context[i] = context_ids(event.context)
+    return context
+
+
+def context_ids(said: dict[str, str]) -> Array:
+    """Hashes (uint64 [X]) of the first things said of a context, 0 where there are fewer.
+
+    >>> context_ids({"country": "de"}).tolist() == [hash_id("country=de"), 0, 0, 0]
+    True
+    """
+    ids = [hash_id(f"{key}={value}") for key, value in [*said.items()][:CONTEXTS]]
+    return np.array(ids + [0] * (CONTEXTS - len(ids)), np.uint64)

@@ -32,7 +32,7 @@ def encode_examples(
     history = seen.history.shape[1]
     items_of = np.diff(columns.start)
     items_of[_made(slice(0, len(items_of)), columns, seen)[1]] += DRAWN
-    size = items_of * (4 * F + 10) + 14 * history + 64
+    size = items_of * (4 * F + 10) + 14 * history + 96
     last = np.flatnonzero(np.diff(np.cumsum(size) // MESSAGE_BYTES)) + 1
     borders = [0, *last.tolist(), len(columns.ts)]
     outputs = []
@@ -87,6 +87,7 @@ def _message(
         act_listed=_raw(listed, np.uint8),
         act_history=_raw(seen.act_history[at], np.uint64),
         act_age=_raw(seen.act_age[at], np.float32),
+        act_context=_raw(seen.act_context[at], np.uint64),
         names=names,
     )
 
@@ -108,6 +109,7 @@ def _shown_lists(part: slice, columns: Columns, given: Given, seen: Seen) -> dic
         "list_history": seen.history[rows],
         "list_history_category": seen.history_category[rows],
         "list_age": seen.age[rows],
+        "list_context": seen.context[rows],
         "item": columns.shown[items],
         "item_category": seen.category[items],
         "features": seen.features[items],
@@ -124,6 +126,7 @@ def _drawn_lists(made: slice, of: Array, columns: Columns, given: Given, seen: S
         "list_history": seen.act_history[rows],
         "list_history_category": seen.next_history_category[made],
         "list_age": seen.act_age[rows],
+        "list_context": seen.act_context[rows],
         "item": seen.next_item[made][filled],
         "item_category": seen.next_category[made][filled],
         "features": seen.next_features[made][filled],

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.batch import FEATURE, Array
 from models.covisitation import SUMS, Scratch, gather_near, near_features
-from models.statistics import write_category_features, write_item_features
+from models.statistics import write_category_features, write_context_features, write_item_features
 from models.table import find
 from stream.rank.catalogue import Entries
 from stream.rank.known import Known, Limits
@@ -125,6 +125,15 @@ def write_features(
             known.category_stats_at,
             now,
             known.prior,
+            known.half_life_short,
+        )
+        write_context_features(
+            row,
+            category,
+            visitor["context"],
+            known.context_stats,
+            known.context_stats_at,
+            now,
             known.half_life_short,
         )
         _write_own(row, item, own, now, session_start)

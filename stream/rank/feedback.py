@@ -43,6 +43,8 @@ def take_events(
         event = given.event[i]
         v, now, kind, row = event["visitor"], event["ts"], event["kind"], event["row"]
         visitor, own, lists = memory.visitor[v], memory.history[v], memory.lists[v]
+        if event["context"][0] != 0:
+            visitor["context"][:] = event["context"]
         if kind == IMPRESSION:
             _freeze(event, given, seen, memory, known, entries, limits, scratch)
             _open_session(visitor, now, limits.session_gap)
@@ -53,6 +55,7 @@ def take_events(
             for k in range(len(own)):
                 seen.act_history[row, k] = own[k]["item"]
             write_age(seen.act_age[row], own, now)
+            seen.act_context[row, :] = visitor["context"]
             _find_list(event, act, lists, memory.ring, memory.head[0], limits.list_window)
             if act["list_offset"] == NO_LIST and kind <= PURCHASE:
                 write_next(event, seen, memory, known, entries, limits, scratch, pool)
@@ -113,6 +116,7 @@ def _freeze(
     for k in range(len(own)):
         seen.history[b, k], seen.history_category[b, k] = own[k]["item"], own[k]["category"]
     write_age(seen.age[b], own, now)
+    seen.context[b, :] = memory.visitor[v]["context"]
     _measure(seen.list[b], items, category, now, known, entries)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.batch import Array, F
+from models.batch import CONTEXTS, Array, F
 from stream.rank.arms import ITEM_SHIFT, Trace
 from stream.rank.decode import IMPRESSION, Columns
 
@@ -55,6 +55,7 @@ EVENT = np.dtype(
         ("explored", np.uint8),  # its explored place, from 1; 0 none
         ("arm", np.uint8),  # the list's where its trace says so, else the user's
         ("own", np.uint8),  # 1 where the slate is one of ours
+        ("context", np.uint64, CONTEXTS),  # 0 where it says less
     ],
     align=True,
 )
@@ -90,6 +91,7 @@ class Seen(NamedTuple):
     history: NDArray[Any]  # uint64 [B, H]
     history_category: NDArray[Any]  # uint16 [B, H]
     age: NDArray[Any]  # float32 [B, H]
+    context: NDArray[Any]  # uint64 [B, X]
     # per item shown
     category: NDArray[Any]  # uint16 [N]
     features: NDArray[Any]  # float32 [N, F]
@@ -97,6 +99,7 @@ class Seen(NamedTuple):
     act: NDArray[Any]  # ACT [K]
     act_history: NDArray[Any]  # uint64 [K, H]
     act_age: NDArray[Any]  # float32 [K, H]
+    act_context: NDArray[Any]  # uint64 [K, X]
     # per list made of a feedback
     next_count: NDArray[Any]  # int64 [1]: how many there are
     next: NDArray[Any]  # NEXT [K]
@@ -112,7 +115,7 @@ def give(columns: Columns, visitor: Array) -> Given:
     Arms, surfaces and what was explored are still to be filled in.
     """
     event = np.zeros(len(columns.ts), EVENT)
-    for name in ("offset", "ts", "item", "slate", "price", "kind", "own"):
+    for name in ("offset", "ts", "item", "slate", "price", "kind", "own", "context"):
         event[name] = getattr(columns, name)
     shows, acts = columns.kind == IMPRESSION, columns.kind < IMPRESSION
     event["row"] = np.where(shows, np.cumsum(shows), np.cumsum(acts)) - 1
@@ -147,11 +150,13 @@ def blank(columns: Columns, history: int) -> Seen:
         history=np.empty((b, history), np.uint64),
         history_category=np.empty((b, history), np.uint16),
         age=np.empty((b, history), np.float32),
+        context=np.empty((b, CONTEXTS), np.uint64),
         category=np.empty(n, np.uint16),
         features=np.empty((n, F), np.float32),
         act=np.zeros(k, ACT),
         act_history=np.empty((k, history), np.uint64),
         act_age=np.empty((k, history), np.float32),
+        act_context=np.empty((k, CONTEXTS), np.uint64),
         # mostly not used: what is not touched takes no memory
         next_count=np.zeros(1, np.int64),
         next=np.empty(k, NEXT),

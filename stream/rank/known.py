@@ -17,6 +17,8 @@ class Known(NamedTuple):
     first_seen: NDArray[Any]  # int64 [R]
     category_stats: NDArray[Any]  # float32 [C, S]
     category_stats_at: NDArray[Any]  # int64 [C]
+    context_stats: NDArray[Any]  # float32 [C, S]
+    context_stats_at: NDArray[Any]  # int64 [C]
     near: NDArray[Any]  # uint64 [R, K]
     near_weight: NDArray[Any]  # float32 [R, K]
     near_next: NDArray[Any]  # uint8 [R, K]

@@ -1,6 +1,6 @@
 """What rank remembers of the visitors of one partition, in flat arrays that kernels work on.
 
-A visitor has a row: history (distinct items, newest first), session, the lists shown lately. The
+A visitor has a row: context, history (distinct items, newest first), session, the lists shown lately. The
 items of those lists lie in a ring shared by the partition. About 1.5 kB per visitor.
 """
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.batch import CONTEXTS
 from models.table import Table
 
 Array = NDArray[Any]
@@ -45,6 +46,7 @@ VISITOR = np.dtype(
         ("session_clicks", np.int32),
         ("click_place", np.int32),  # place of the last click in its list, from 1; 0 none
         ("last", np.uint8),  # what the newest event was
+        ("context", np.uint64, CONTEXTS),  # what was told of it last, 0 where that is less
     ],
     align=True,
 )

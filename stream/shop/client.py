@@ -192,6 +192,7 @@ class Shop:
             trace=page.trace,
             prices=[round(float(price), 2) for price in self.world.price[page.places]],
             surface=SURFACE,
+            context=self.visitors.contexts.told(visitor),
         )
 
     def _plan(self, visitor: int, page: _Page, chances: Floats, t: float) -> None:

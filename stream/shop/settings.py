@@ -34,6 +34,8 @@ class ShopSettings(Struct, frozen=True, kw_only=True):
         stationary world, 2 changes twice as fast.
     buy, buy_s
         Chance that what is in a cart is bought, and mean seconds until then.
+    contexts
+        Chance that an interest is one of those of the visitor's country.
     bots
         Share of the visitors that are bots: they click everything, fast.
 
@@ -61,6 +63,7 @@ class ShopSettings(Struct, frozen=True, kw_only=True):
     drift: Rate = 1.0
     buy: Annotated[float, Meta(ge=0, le=1)] = 0.45
     buy_s: Annotated[float, Meta(gt=0)] = 25.0
+    contexts: Annotated[float, Meta(ge=0, le=1)] = 0.0
     bots: Annotated[float, Meta(ge=0, le=1)] = 0.01
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """The visitors of the simulated shop: when they come, what they are after, what they are tired of.
 
-Each has a few interests (styles). One of them dominates the mood of the moment; within a session
-it may give way to another, and over minutes interests themselves are replaced.
+Each has a few interests (styles), some of which may be those of the country. One of them dominates the
+mood of the moment; within a session it may give way to another, and over minutes interests themselves are
+replaced.
 
 Shapes: V visitors, N of them at a time, K interests, I items, D latent dimensions, R places.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.shop.contexts import Contexts
 from stream.shop.settings import ShopSettings
 from stream.shop.world import STYLES, Floats, Ints, World
 
@@ -54,6 +56,8 @@ class Visitors:
     bot : bool [V]
     next_page : float64 [V]
         When each sees the next page, s since the start.
+    contexts : Contexts
+        Where they come from.
     sensitivity : float32 [V]
         To price.
     fatigue : float32 [V, I]
@@ -70,6 +74,8 @@ class Visitors:
         self.sensitivity: Floats = np.abs(rng.normal(0, 0.8, n)).astype(np.float32)
         # older than the fashion of the moment: half as much in its favour as new ones
         self.interests: Ints = self._styles((n, INTERESTS), FOLLOW / 2)
+        self.contexts = Contexts(n, settings.contexts, *rng.spawn(1))
+        self.interests = self.contexts.at_home(np.arange(n), self.interests)
         self.dominating: Ints = rng.integers(0, INTERESTS, n)
         self.fatigue: Floats = np.zeros((n, settings.items), np.float32)
         self._seen = np.zeros(n)
@@ -91,7 +97,7 @@ class Visitors:
         other = rng.integers(0, INTERESTS, len(who))
         self.dominating[who] = np.where(moved, other, self.dominating[who])
         replaced = rng.random((len(who), INTERESTS)) < -np.expm1(-drift * away / INTEREST_S)[:, None]
-        new = self._styles((len(who), INTERESTS))
+        new = self.contexts.at_home(who, self._styles((len(who), INTERESTS)))
         self.interests[who] = np.where(replaced, new, self.interests[who])
         self.fatigue[who] *= np.exp(-away / FORGET_S).astype(np.float32)[:, None]
         self._seen[who] = t
@@ -135,7 +141,8 @@ class Visitors:
         self._made += 1
         self.sessions[place] = 1
         self.sensitivity[place] = abs(self._rng.normal(0, 0.8))
-        self.interests[place] = self._styles((INTERESTS,))
+        self.contexts.replace(place)
+        self.interests[place] = self.contexts.at_home(np.array([place]), self._styles((1, INTERESTS)))
         self.dominating[place] = self._rng.integers(0, INTERESTS)
         self.fatigue[place] = 0
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.batch import TASKS, Array, F, Lists, Shape
+from models.batch import CONTEXTS, TASKS, Array, F, Lists, Shape
 from stream.errors import Poison
 from stream.ids import RESERVED
 from stream.messages import LATEST_TS, MAX_LIST, OURS, UNSEEN, Examples, decode_examples
@@ -26,6 +26,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "list_history": (np.uint64, "BH"),
     "list_history_category": (np.uint16, "BH"),
     "list_age": (np.float32, "BH"),
+    "list_context": (np.uint64, "BX"),
     "item": (np.uint64, "N"),
     "item_category": (np.uint16, "N"),
     "features": (np.float32, "NF"),
@@ -42,6 +43,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "act_listed": (np.uint8, "K"),
     "act_history": (np.uint64, "KH"),
     "act_age": (np.float32, "KH"),
+    "act_context": (np.uint64, "KX"),
 }
 """Type and shape of each column of `Examples`; letters as in its docstring."""
 
@@ -50,7 +52,7 @@ LARGEST = 1e12
 
 
 class Shown(NamedTuple):
-    """Lists with what is known of them beside the model's input; columns [B].
+    """Lists with what is known of them beside the model's input; columns [B], `context` [B, X].
 
     `partition` and `offset` name the list: its event. `ts` and `broker_ts` in ms. What nobody has seen
     (`unseen`, bool) tells an order, and nothing of how often anything is clicked.
@@ -63,6 +65,7 @@ class Shown(NamedTuple):
     broker_ts: Array
     user: Array
     unseen: Array
+    context: Array
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -80,7 +83,7 @@ class Labels(NamedTuple):
 
 
 class Acts(NamedTuple):
-    """Columns [K]: clicks, carts and purchases, with the user's history [K, H] just before."""
+    """Columns [K]: clicks, carts and purchases, the user's history just before [K, H], context [K, X]."""
 
     item: Array
     category: Array
@@ -89,6 +92,7 @@ class Acts(NamedTuple):
     ts: Array
     history: Array
     age: Array
+    context: Array
 
 
 class Batch(NamedTuple):
@@ -147,13 +151,17 @@ def decode(value: bytes | None, shape: Shape, partition: int, passed: int = -1) 
         columns["list_broker_ts"],
         columns["list_user"],
         columns["list_own"] == UNSEEN,
+        columns["list_context"],
     )
     labels = Labels(
         np.full(len(columns["label_list"]), partition, np.int32),
         *(columns[f"label_{name}"] for name in ("list", "position", "task", "ts", "broker_ts")),
     )
     acts = Acts(
-        *(columns[f"act_{name}"] for name in ("item", "category", "task", "listed", "ts", "history", "age"))
+        *(
+            columns[f"act_{name}"]
+            for name in ("item", "category", "task", "listed", "ts", "history", "age", "context")
+        )
     )
     if message.first <= passed:
         shown = pick(shown, np.flatnonzero(shown.offset > passed))
@@ -162,7 +170,7 @@ def decode(value: bytes | None, shape: Shape, partition: int, passed: int = -1) 
 
 
 def _columns(message: Examples, history: int) -> dict[str, Array]:
-    widths = {"H": history, "F": F}
+    widths = {"H": history, "F": F, "X": CONTEXTS}
     sizes: dict[str, int] = {}
     columns: dict[str, Array] = {}
     for name, (dtype, letters) in COLUMNS.items():

@@ -228,8 +228,9 @@ class Session:
     def _count_lists(self, shown: Shown) -> None:
         size = np.diff(shown.lists.start)
         real = np.repeat(~shown.unseen & ~self.alike.out(shown.partition), size)
-        ts = np.repeat(shown.ts, size)
-        self.learner.count_lists(shown.lists.item[real], shown.lists.category[real], ts[real])
+        ts, context = np.repeat(shown.ts, size), np.repeat(shown.context, size, axis=0)
+        lists = shown.lists
+        self.learner.count_lists(lists.item[real], lists.category[real], ts[real], context[real])
 
     def _predict(self, lists: Lists) -> Guess:
         """What the model says before it has learned anything of these lists."""

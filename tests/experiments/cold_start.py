@@ -36,7 +36,10 @@ from stream.messages import (
     slate_decoder,
 )
 from stream.rank.candidates import find_candidates
+from stream.rank.decode import context_ids
+from stream.rank.publish import Stock
 from stream.rank.role import Rank
+from stream.rank.visitors import blank_memory
 from stream.settings import Arm, Checkpoints, Features, Settings, SlateSettings, Train
 from stream.shop import Shop, ShopSettings
 from stream.shop.visitors import best_pages, examination, sigmoid
@@ -51,7 +54,7 @@ SETTINGS = Settings(
     checkpoints=Checkpoints(seconds=3600.0, events=10**9),
     arms=(Arm(name="fresh", share=0.5, model="fresh"), Arm(name="popularity", share=0.5, model="popularity")),
 )
-SHOP = ShopSettings(visitors=1500, pages_per_s=40, items=1000, bots=0)
+SHOP = ShopSettings(visitors=1500, pages_per_s=40, items=1000, bots=0, contexts=0.5)
 TURN_S = 0.25
 FIRST = 100
 """Impressions that an item counts as new for."""
@@ -59,6 +62,7 @@ DESIRED = 20
 """Items that a visitor would like best, of which those that are new should be candidates."""
 ASK_S, ASKED = 5.0, 16
 """So often, so many visitors' candidates are looked at, and what as many strangers would see first."""
+CONTEXT, STRANGERS, POPULAR = "slate for the context", "strangers' slate", "most popular"
 CLICKS = (0, 1, 3, 10)
 """Least clicks of each group of visitors."""
 
@@ -93,14 +97,14 @@ class Newcomers:
     visitors
         CTR of pages by arm and by the visitor's clicks so far.
     first
-        Clicks to expect, by the shop's truth, of those who have not seen a page yet: on the strangers'
-        slate, on the most popular items, on the best for each.
+        CTR to expect, by the shop's truth, of some who have not seen a page yet, at each moment asked: on the
+        slate for their context, on the strangers' slate, on the most popular items, on the best for each.
     """
 
     items: dict[bool, Share] = field(default_factory=lambda: defaultdict(Share))
     recall: dict[bool, Share] = field(default_factory=lambda: defaultdict(Share))
     visitors: dict[tuple[str, int], Share] = field(default_factory=lambda: defaultdict(Share))
-    first: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
+    first: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 class Plain:
@@ -225,21 +229,35 @@ class Experiment:
         unseen = np.array([k for k, user in enumerate(shop.visitors.ids) if user not in self._pages])
         if not len(unseen) or not self._strangers:
             return
-        click = sigmoid(shop.visitors.logits(self._rng.choice(unseen, ASKED)))
+        asked = self._rng.choice(unseen, ASKED)
+        click = sigmoid(shop.visitors.logits(asked))
+        slates = [self._first_slate(shop.visitors.contexts.told(visitor)) for visitor in asked.tolist()]
         popular = [self._rank().catalogue.name(code) or "" for code in slot.trending.tolist()]
-        pages = {"strangers' slate": self._strangers, "most popular": popular}
-        for name, items in pages.items():
-            self._expect(name, click[:, self._places(items)])
-        self._expect("best for each", np.take_along_axis(click, best_pages(click, SHOP.page_size), axis=1))
+        pages = {CONTEXT: slates, STRANGERS: [self._strangers] * ASKED, POPULAR: [popular] * ASKED}
+        for name, seen in pages.items():
+            self._expect(name, [row[self._places(items)] for row, items in zip(click, seen, strict=True)])
+        best = np.take_along_axis(click, best_pages(click, SHOP.page_size), axis=1)
+        self._expect("best for each", list(best))
+
+    def _first_slate(self, context: dict[str, str]) -> list[str]:
+        """What somebody gets of whom only the context is known."""
+        rank = self._rank()
+        somebody = blank_memory(1, rank.shape.history, 1)
+        somebody.visitor["context"] = context_ids(context)
+        stock = Stock(somebody, rank.slots, rank.catalogue, SETTINGS.slate.candidates)
+        rows, times = np.zeros(1, np.int64), np.array([int(self.stage.now * 1000)])
+        (best,) = rank.publisher._rank("fresh", rows, times, stock, SHOP.page_size)
+        return [rank.catalogue.name(code) or "" for code in best.item.tolist()]
 
     def _places(self, items: Sequence[str]) -> list[int]:
         """Where the first of these items that are still on sale, a page of them, stand in the world."""
         place = {item_id: place for place, item_id in enumerate(self.shop.world.ids)}
         return [place[item_id] for item_id in items if item_id in place][: SHOP.page_size]
 
-    def _expect(self, name: str, click: Array) -> None:
-        share, looks = self.found.first[name], examination(click.shape[1])
-        share.hits, share.of = share.hits + float((click * looks).sum()), share.of + click.size
+    def _expect(self, name: str, click: list[Array]) -> None:
+        """Note how often the items of these pages would be clicked on average."""
+        ctr = [(page * examination(len(page))).mean() for page in click]
+        self.found.first[name].append(float(np.mean(ctr)))
 
     def _rank(self) -> Rank:
         rank = self.stage.runners["rank"].role
@@ -276,14 +294,24 @@ def tables(found: Newcomers) -> list[Table]:
             "category, brand, price" if content else "name and date only",
             told(ctr), f"{ctr.of:,.0f}", told(recall), f"{recall.of:,.0f}",
         )  # fmt: skip
-    first = Table("first page of somebody new", "CTR to expect")
-    for name, share in found.first.items():
-        first.add_row(name, f"{share.rate:.2%}")
+    first = Table("first page of somebody new", "CTR to expect", "less that of the strangers' slate")
+    for name in found.first:
+        more, error = advantage(found, name, STRANGERS)
+        first.add_row(name, f"{np.mean(found.first[name]):.2%}", f"{more:.2%} ± {error:.2%}")
     visitors = Table("new visitors", *(f"{c}+ clicks" if c else "none yet" for c in CLICKS))
     for arm in ("default", "fresh", "popularity"):
         shares = [found.visitors[arm, c] for c in CLICKS]
         visitors.add_row(arm, *(f"{told(s)} ({s.of:,.0f})" if s.of else "" for s in shares))
     return [items, first, visitors]
+
+
+def advantage(found: Newcomers, one: str, other: str) -> tuple[float, float]:
+    """How much higher the CTR of one first page is than that of another, and the standard error.
+
+    The same visitors are asked about both; moments are taken as independent.
+    """
+    more = np.subtract(found.first[one], found.first[other])
+    return float(more.mean()), float(more.std(ddof=1) / np.sqrt(len(more)))
 
 
 def told(share: Share) -> str:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from tests.experiments.cold_start import CLICKS, Experiment, Newcomers, Share
+from tests.experiments.cold_start import (
+    CLICKS,
+    CONTEXT,
+    POPULAR,
+    STRANGERS,
+    Experiment,
+    Newcomers,
+    Share,
+    advantage,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -29,7 +39,12 @@ def test_content_raises_the_ctr_of_the_first_impressions(found: Newcomers) -> No
 
 
 def test_the_first_page_is_better_than_what_is_popular(found: Newcomers) -> None:
-    assert found.first["strangers' slate"].rate > 1.2 * found.first["most popular"].rate
+    assert np.mean(found.first[STRANGERS]) > 1.2 * np.mean(found.first[POPULAR])
+
+
+def test_a_context_makes_the_first_page_better(found: Newcomers) -> None:
+    more, error = advantage(found, CONTEXT, STRANGERS)
+    assert more > 3 * error
 
 
 @pytest.mark.parametrize("clicks", CLICKS[1:])

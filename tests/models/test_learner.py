@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.batch import Array, Lists, Shape
+from models.batch import CONTEXTS, Array, Lists, Shape
 from models.delta import decode_delta
 from models.learner import Learner
 from models.lora import FACTORS
@@ -15,6 +16,7 @@ from models.policy import HEADS, POLICIES
 from models.quality import auc, histogram
 from models.ranker import COUNTED
 from models.served import PRIOR, Served
+from models.statistics import CLICKS_SHORT, IMPRESSIONS_SHORT, bucket_in
 from tests.models.toy import MONDAY, SHAPE, ids, lists
 
 BUDGET = 900_000
@@ -35,12 +37,14 @@ def live(learner: Learner, rng: np.random.Generator, batches: int, ts: int = MON
 
 
 def act(learner: Learner, batch: Lists, now: int) -> None:
-    learner.count_lists(batch.item, batch.category, np.full(len(batch.item), now))
+    nowhere = np.zeros((len(batch.item), CONTEXTS), np.uint64)
+    learner.count_lists(batch.item, batch.category, np.full(len(batch.item), now), nowhere)
     at = np.flatnonzero(batch.labels & 1)
     of = at // 8
     task, listed = np.zeros(len(at), np.uint8), np.ones(len(at), np.uint8)
     ts = np.full(len(at), now)
-    learner.count_acts(batch.item[at], batch.category[at], task, listed, ts, batch.history[of], batch.age[of])
+    history, age = batch.history[of], batch.age[of]
+    learner.count_acts(batch.item[at], batch.category[at], task, listed, ts, history, age, nowhere[at])
 
 
 def fresh(graphs: Path, seed: int = 1, policy: str = "full") -> Learner:
@@ -235,7 +239,7 @@ def test_name_that_comes_after_its_row_is_shipped(graphs: Path) -> None:
     learner = fresh(graphs)
     one = ids(np.array([5, 5]))
     learner.see(one, {}, MONDAY)
-    learner.count_lists(one, np.zeros(2, np.uint16), np.full(2, MONDAY))
+    learner.count_lists(one, np.zeros(2, np.uint16), np.full(2, MONDAY), np.zeros((2, CONTEXTS), np.uint64))
     served = Served.load(learner.snapshot(), SHAPE)
     served.apply(learner.delta(BUDGET))
     learner.see(one, {int(one[0]): "late"}, MONDAY)
@@ -361,6 +365,27 @@ def test_trending_names_what_is_touched_most(graphs: Path) -> None:
     items: Array = ids(np.array([2, 2, 2, 1]))
     zeros, none = np.zeros(4, np.uint8), np.zeros((4, SHAPE.history))
     learner.count_acts(
-        items, zeros.astype(np.uint16), zeros, zeros, np.full(4, MONDAY), none.astype(np.uint64), none - 1
-    )
+        items, zeros.astype(np.uint16), zeros, zeros, np.full(4, MONDAY), none.astype(np.uint64), none - 1,
+        np.zeros((4, CONTEXTS), np.uint64),
+    )  # fmt: skip
     assert Served.load(learner.snapshot(), SHAPE).trending.tolist() == ids(np.array([2, 1])).tolist()
+
+
+def test_categories_are_counted_and_served_in_each_context(graphs: Path) -> None:
+    learner = fresh(graphs)
+    item, category, ts = ids(np.array([1, 2])), np.array([3, 4], np.uint16), np.full(2, MONDAY)
+    context = np.array([[700, 800, 0, 0], [700, 0, 0, 0]], np.uint64)
+    served = Served.load(learner.snapshot(), SHAPE)
+    learner.count_lists(item, category, ts, context)
+    click, history = np.zeros(1, np.uint8), np.zeros((1, SHAPE.history))
+    learner.count_acts(
+        item[:1], category[:1], click, click + 1, ts[:1], history.astype(np.uint64), history - 1, context[:1]
+    )
+    served.apply(learner.delta(BUDGET))
+    stats = served.rows["context_stats"]
+    counted = {
+        (int(c), int(k)): stats[bucket_in(c, k, SHAPE.categories)][[IMPRESSIONS_SHORT, CLICKS_SHORT]].tolist()
+        for c, k in itertools.product(context[0, :2], category)
+    }
+    assert counted == {(700, 3): [1, 1], (800, 3): [1, 1], (700, 4): [1, 0], (800, 4): [0, 0]}
+    assert stats[:, IMPRESSIONS_SHORT].sum() == 3

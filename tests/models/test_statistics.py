@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.batch import FEATURE, FEATURES, STATISTICS, F
-from models.statistics import PSEUDO, Statistics, write_category_features, write_item_features
+from models.statistics import (
+    PSEUDO,
+    Statistics,
+    buckets_in,
+    write_category_features,
+    write_context_features,
+    write_item_features,
+)
 
 SHORT, LONG = 10.0, 1000.0
 T = 1_700_000_000_000
@@ -200,3 +207,51 @@ def test_restored_statistics_count_on_as_if_never_stopped():
     for name, array in one.state().items():
         np.testing.assert_array_equal(array, other.state()[name])
     np.testing.assert_array_equal(one.prior(), other.prior())
+
+
+HERE, PHONE, CATEGORY = 12345, 67890, 3
+
+
+def in_context(statistics: Statistics, context: int, clicks: int, impressions: int) -> None:
+    """Count for `CATEGORY` in one context."""
+    contexts, categories = np.full(impressions, context, np.uint64), np.full(impressions, CATEGORY)
+    buckets = buckets_in(contexts, categories, len(statistics.stats))
+    statistics.count_impressions(buckets, np.full(impressions, T))
+    zeros, ones = np.zeros(clicks, np.uint8), np.ones(clicks, np.uint8)
+    statistics.count_acts(buckets[:clicks], zeros, ones, np.full(clicks, T))
+
+
+def category_ctr(statistics: Statistics, *context: int, category: int = CATEGORY) -> float:
+    """The feature, where the category has a rate of 0.1 in general."""
+    out = np.full(F, 0.1, np.float32)
+    padded = np.array([*context, 0, 0, 0, 0][:4], np.uint64)
+    write_context_features(out, category, padded, statistics.stats, statistics.stats_at, T, 60.0)
+    return float(out[FEATURE["category_ctr"]])
+
+
+def test_a_category_is_clicked_as_often_as_in_the_context_smoothed():
+    statistics = Statistics(64, 60, 600)
+    in_context(statistics, HERE, clicks=20, impressions=100)
+    here = (20 + PSEUDO * 0.1) / (100 + PSEUDO)
+    assert category_ctr(statistics, HERE) == pytest.approx(here)
+    in_context(statistics, PHONE, clicks=0, impressions=20)
+    phone = PSEUDO * 0.1 / (20 + PSEUDO)
+    assert category_ctr(statistics, PHONE) == pytest.approx(phone)
+    assert category_ctr(statistics, HERE, PHONE) == pytest.approx(0.1 * (here / 0.1) * (phone / 0.1))
+
+
+def test_what_was_not_counted_in_a_context_is_as_elsewhere():
+    statistics = Statistics(64, 60, 600)
+    in_context(statistics, HERE, clicks=20, impressions=100)
+    assert category_ctr(statistics) == pytest.approx(0.1)
+    assert category_ctr(statistics, PHONE) == pytest.approx(0.1)
+    assert category_ctr(statistics, HERE, category=CATEGORY + 1) == pytest.approx(0.1)
+    in_context(statistics, 0, clicks=20, impressions=100)
+    assert category_ctr(statistics, 0, HERE) == pytest.approx(0.1)
+
+
+def test_an_unknown_category_tells_nothing():
+    statistics = Statistics(64, 60, 600)
+    buckets = buckets_in(np.full(100, HERE, np.uint64), np.zeros(100, np.int64), 64)
+    statistics.count_impressions(buckets, np.full(100, T))
+    assert category_ctr(statistics, HERE, category=0) == pytest.approx(0.1)

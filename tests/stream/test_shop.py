@@ -113,6 +113,14 @@ def test_key_is_the_user_and_time_moves_on() -> None:
     assert times[-1] <= START + 30_000
 
 
+def test_impressions_tell_the_context_of_their_visitor() -> None:
+    shown = [event for event in events(make_single(30)) if isinstance(event, Impression)]
+    told = {event.user_id: event.context for event in shown}
+    assert [event.context for event in shown] == [told[event.user_id] for event in shown]
+    assert {key for context in told.values() for key in context or {}} == {"country", "device"}
+    assert len({str(context) for context in told.values()}) > 10
+
+
 def make_single(seconds: float) -> MemoryLog:
     log = MemoryLog(dict.fromkeys(("events", "items", "recommendations", "outcomes"), 1), clock=lambda: 0.0)
     live(make_shop(log), seconds)

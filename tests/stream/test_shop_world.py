@@ -89,6 +89,38 @@ def test_newcomers_replace_who_leaves() -> None:
     assert max(visitors.ids) > "u003000"
 
 
+def at_home(visitors: Visitors) -> float:
+    """Share of the interests that are among those of the country."""
+    liked = visitors.contexts.liked[visitors.contexts.country]
+    return float((visitors.interests[:, :, None] == liked[:, None]).any(axis=2).mean())
+
+
+def test_some_interests_are_those_of_the_country_and_newcomers_may_be_from_another() -> None:
+    by_chance, half, all_ = (make(ShopSettings(contexts=weight))[1] for weight in (0.0, 0.5, 1.0))
+    assert at_home(by_chance) < 0.15
+    assert at_home(half) == pytest.approx(0.5 + 0.5 * at_home(by_chance), abs=0.05)
+    assert at_home(all_) == 1.0
+    before = half.ids.copy(), half.contexts.country.copy()
+    for t in range(60):
+        half.leave_page(np.arange(3000), float(t))
+    half.arrive(np.arange(3000), 1000.0)
+    new = np.array(half.ids) != np.array(before[0])
+    assert new.sum() > 500
+    assert (half.contexts.country == before[1])[~new].all()
+    assert (half.contexts.country == before[1])[new].mean() < 0.3
+    assert at_home(half) == pytest.approx(0.5 + 0.5 * at_home(by_chance), abs=0.05)
+
+
+def test_contexts_change_interests_alone() -> None:
+    (_, without), (_, with_) = (make(ShopSettings(contexts=weight)) for weight in (0.0, 1.0))
+    for t in range(20):
+        for visitors in (without, with_):
+            visitors.leave_page(np.arange(3000), float(t))
+    assert (without.ids, without.next_page.tolist()) == (with_.ids, with_.next_page.tolist())
+    assert (without.sensitivity == with_.sensitivity).all()
+    assert (without.interests != with_.interests).any()
+
+
 def test_best_pages_agree_with_a_full_sort() -> None:
     click = np.random.default_rng(1).random((20, 100)).astype(np.float32)
     assert (best_pages(click, 10) == np.argsort(-click, axis=1)[:, :10]).all()

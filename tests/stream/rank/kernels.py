@@ -87,13 +87,14 @@ def _item(i: int, rng: np.random.Generator) -> Item:
 
 
 def _event(rng: np.random.Generator, k: int) -> AnyEvent:
+    context = {"country": f"x{k % 2}"} if k % 4 == 0 else None
     user, ts = f"user-{rng.integers(5)}", T + 1000 * k + int(rng.integers(-90_000, 90_000))
     draw = rng.random()
     if draw < 0.4:
         items = [str(x) for x in rng.choice(ITEMS, rng.integers(1, 7))]
         prices = [float(p) for p in rng.integers(0, 9, len(items))] if draw < 0.2 else None
         slate = "lr-0-1" if draw < 0.1 else None
-        return Impression(user_id=user, ts=ts, items=items, prices=prices, slate_id=slate)
+        return Impression(user_id=user, ts=ts, items=items, prices=prices, slate_id=slate, context=context)
     if draw < 0.45:
         return Search(user_id=user, ts=ts, query="shoes")
     act = ACTS[rng.integers(len(ACTS)) if draw < 0.7 else 0]
@@ -114,6 +115,8 @@ def _known(rng: np.random.Generator) -> dict[str, Array]:
         "near_weight": rng.random((16, 32)).astype(np.float32),
         "near_next": rng.integers(0, 100, (16, 32), np.uint8),
         "near_often": rng.integers(0, 100, (16, 32), np.uint8),
+        "context_stats": rng.random((16, 8)).astype(np.float32) * 30,
+        "context_stats_at": rng.integers(T - 10**7, T, 16),
     }  # fmt: skip
 
 

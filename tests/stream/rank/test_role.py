@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.batch import CONTEXTS
 from models.learner import Learner
 from stream.checkpoint import Checkpoint, Store, pack, unpack
 from stream.ids import hash_id
@@ -35,11 +36,12 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> Learner:
     ids = np.array([hash_id(name) for name in NAMES], np.uint64)
     for _ in range(3):
         made.see(ids, dict(zip(ids.tolist(), NAMES, strict=True)), T)
-    made.count_lists(ids, np.zeros(30, np.uint16), np.full(30, T))
+    nowhere = np.zeros((30, CONTEXTS), np.uint64)
+    made.count_lists(ids, np.zeros(30, np.uint16), np.full(30, T), nowhere)
     history = np.roll(ids, 1)[:, None] * np.array([1, 0, 0, 0], np.uint64)
     made.count_acts(
         ids, np.zeros(30, np.uint16), np.zeros(30, np.uint8), np.ones(30, np.uint8), np.full(30, T), history,
-        np.full((30, 4), 5, np.float32),
+        np.full((30, 4), 5, np.float32), nowhere,
     )  # fmt: skip
     return made
 

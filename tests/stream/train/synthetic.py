@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import FEATURE, Array, F, Lists, Shape
+from models.batch import CONTEXTS, FEATURE, Array, F, Lists, Shape
 from stream.messages import UNSEEN, Examples, encode_binary
 from stream.train.join import COLUMNS, decode
 
@@ -18,7 +18,7 @@ SIZE = 8
 def message(shape: Shape, partition: int = 0, first: int = 0, last: int = 0, **columns: Any) -> Examples:
     """A message with these columns (also ``schema``, ``names``); those left out are empty."""
     assert set(columns) <= {*COLUMNS, "schema", "names"}
-    widths = {"H": shape.history, "F": F}
+    widths = {"H": shape.history, "F": F, "X": CONTEXTS}
     raw = {}
     for name, (dtype, letters) in COLUMNS.items():
         rows = columns.get(name, np.zeros((0, widths.get(letters[1:], 1))))
@@ -51,6 +51,7 @@ def lists(
         "list_history": np.tile(np.array(offset).reshape(-1, 1), (1, shape.history)),
         "list_history_category": np.zeros((len(offset), shape.history)),
         "list_age": np.full((len(offset), shape.history), -1.0),
+        "list_context": np.zeros((len(offset), CONTEXTS)),
         "item": item,
         "item_category": np.array(item) % 7,
         "features": np.repeat(np.array(item, np.float32).reshape(-1, 1), F, 1),
@@ -82,6 +83,7 @@ def acts(shape: Shape, offset: list[int], items: list[int], ts: int = T0) -> dic
         "act_listed": np.ones(n),
         "act_history": np.zeros((n, shape.history)),
         "act_age": np.full((n, shape.history), -1.0),
+        "act_context": np.zeros((n, CONTEXTS)),
     }
 
 
