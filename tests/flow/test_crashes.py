@@ -71,7 +71,11 @@ def _state(stage: Stage) -> list[dict[str, object]]:
         kept = share.visitors.state(only_touched=False)
         order = np.argsort(kept["visitor"]["user"])
         kept["visitor"]["published"] = 0  # an answer that was lost before it was acknowledged is given again
-        rows = {k: kept[k][order].tolist() for k in ("visitor", "history", "lists")}
+        rows = {
+            f"{k}.{field}": kept[k][field][order].tolist()
+            for k in ("visitor", "history", "lists")
+            for field in kept[k].dtype.names
+        }
         found.append(rows | {"head": kept["head"]})
     return found
 

@@ -353,7 +353,7 @@ def test_preference_is_learned_in_a_few_hundred_steps(graphs: Path) -> None:
         return auc(histogram(learner.predict(probe).p[:, 0], probe.labels & 1))
 
     before = quality()
-    live(learner, rng, 300)
+    live(learner, rng, 500)
     assert before < 0.6
     assert quality() > 0.8
 

@@ -83,7 +83,7 @@ def test_probabilities_do_not_move_the_ranking() -> None:
     out = outputs(w, torch.randn(4, F))
     moved = torch.autograd.grad(out.click.sum(), list(w.values()), allow_unused=True)
     names = {name for name, gradient in zip(w, moved, strict=True) if gradient is not None and gradient.any()}
-    assert names <= {"click", "wide", "wide_bias", "place_click"}
+    assert names <= {"click", "wide", "wide_bias", "place_click", "lately"}
     wide = dict(zip(w, moved, strict=True))["wide"]
     assert not wide[0].any()
     assert wide[1].any()
