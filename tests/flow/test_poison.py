@@ -110,7 +110,7 @@ def test_features_beyond_all_measure(run: Run, usual: Run, value: float) -> None
     assert_it_holds(run, usual)
 
 
-@pytest.mark.parametrize(("steps", "rejected"), [(1, 0), (20, 1), (100, 2)])
+@pytest.mark.parametrize(("steps", "rejected"), [(1, 0), (20, 1), (100, 3)])
 def test_steps_a_hundred_times_too_large(
     run: Run, usual: Run, steps: int, rejected: int, monkeypatch: Any
 ) -> None:
