@@ -243,11 +243,6 @@ class Buffer:
         item = self._items_of(numbers)
         return Guess(self._items["score"][item], self._items["p"][item])
 
-    def sizes(self, numbers: Array) -> Array:
-        """How many items lists have."""
-        sizes: Array = self._size[numbers % self.capacity]
-        return sizes
-
     def column(self, name: str, numbers: Array) -> Array:
         """One of `LIST_COLUMNS` of some lists."""
         values: Array = self._lists[name][numbers % self.capacity]

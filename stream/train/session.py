@@ -281,17 +281,17 @@ class Session:
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
-            self._follow(numbers, lesson)
+            self._follow(numbers, lists, lesson)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
 
-    def _follow(self, numbers: Array, lesson: Lesson) -> None:
+    def _follow(self, numbers: Array, lists: Lists, lesson: Lesson) -> None:
         """Let the level of clicks follow those lists that settle now."""
         settles = ((lesson.positive | lesson.negative) & CLICK) > 0
         said, clicked = self.buffer.guesses(numbers).p[:, 0], (lesson.positive & CLICK) > 0
-        then = np.repeat(self.buffer.column("lately", numbers), self.buffer.sizes(numbers))
+        then = np.repeat(self.buffer.column("lately", numbers), np.diff(lists.start))
         self.learner.trainer.follow(said[settles], then[settles], clicked[settles])
 
     def _sift(self, numbers: Array) -> tuple[Array, Lists]:
