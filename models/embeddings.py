@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numba
 import numpy as np
 import torch
@@ -9,14 +11,13 @@ from torch import Tensor
 
 from models.batch import Array, Shape
 from models.delta import Dirty
+from models.tensors import moved
 
 MEMORY = 200
 """Updates that a row's mean squared gradient looks back on: rows of popular items keep learning."""
 
 DOUBT = 10.0
 """Squared gradient that every row starts with: the first few examples of an item move it only a little."""
-
-Leaves = dict[str, Tensor]
 
 
 @numba.njit(cache=True)
@@ -33,6 +34,14 @@ def _compact(rows: Array, scratch: Array, unique: Array, inverse: Array) -> int:
     for k in range(count):
         scratch[unique[k]] = -1
     return count
+
+
+@numba.njit(cache=True)
+def _add_up(values: Array, index: Array, sums: Array) -> None:
+    """Add each of `values` [n, ...] to the one of `sums` that its `index` names."""
+    for i in range(len(values)):
+        for j in range(values.shape[1]):
+            sums[index[i], j] += values[i, j]
 
 
 class Rows:
@@ -55,10 +64,7 @@ class Rows:
     Examples
     --------
     >>> rows = Rows({"bias": np.zeros(4, np.float32)}, torch.device("cpu"))
-    >>> unique, inverse = rows.compact(np.array([2, 0, 2]))
-    >>> unique.tolist(), inverse.tolist()
-    ([2, 0], [0, 1, 0])
-    >>> rows.step(unique, {"bias": torch.tensor([1.0, 0.0])}, 0.5)
+    >>> rows.step(np.array([2, 0, 2]), {"bias": torch.tensor([0.4, 0.0, 0.6])}, 0.5)
     >>> rows.arrays()["bias"].round(2).tolist()
     [0.0, 0.0, -0.15000000596046448, 0.0]
     >>> rows.dirty.flags.tolist()
@@ -80,23 +86,13 @@ class Rows:
         """The values as numpy arrays: shared on the CPU, copied from a GPU."""
         return {name: v.cpu().numpy() for name, v in self.values.items()}
 
-    def compact(self, rows: Array) -> tuple[Array, Array]:
-        """Distinct rows (int64) and, for each of `rows`, its index in them."""
-        unique, inverse = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
-        count = _compact(rows, self._scratch, unique, inverse)
-        return unique[:count], inverse
+    def at(self, name: str, rows: Array) -> Tensor:
+        """A copy of the array `name` at these rows, int64 of any shape."""
+        values = self.values[name]
+        return values.index_select(0, self._index(rows.ravel())).view(*rows.shape, *values.shape[1:])
 
-    def leaves(self, unique: Array) -> Leaves:
-        """Copies of some rows, by name, to take gradients of."""
-        index = torch.from_numpy(unique).to(self.device)
-        return {name: v[index].requires_grad_() for name, v in self.values.items()}
-
-    def blank(self, count: int) -> Leaves:
-        """So many rows of zeros instead, by name, which learn nothing."""
-        return {name: v.new_zeros((count, *v.shape[1:])) for name, v in self.values.items()}
-
-    def step(self, unique: Array, gradients: Leaves, learning_rate: float) -> None:
-        """Row-wise Adagrad with fading memory, on distinct rows.
+    def step(self, rows: Array, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
+        """Row-wise Adagrad with fading memory.
 
         G <- G (1 - 1 / MEMORY) + |g|^2,   row <- row - learning_rate g / sqrt(G + DOUBT)
 
@@ -104,17 +100,21 @@ class Rows:
 
         Parameters
         ----------
-        unique : int64 [n]
+        rows : int64 [n]
+            A row that stands there several times has the sum of these gradients.
         gradients
-            [n, ...], of the leaves of these rows, in loss per list, not per batch: `DOUBT` is on that scale.
+            Of what stands at these places, [n, ...], or at the first of them only. In loss per list, not per
+            batch: `DOUBT` is on that scale.
         learning_rate
             Step of a row that was seen often.
         """
-        moved = torch.stack([g.reshape(len(g), -1).any(1) for g in gradients.values()]).any(0)
+        unique, inverse = self._compact(rows)
+        sums = {name: self._sums(gradient, inverse, len(unique)) for name, gradient in gradients.items()}
+        moved = torch.stack([g.reshape(len(g), -1).any(1) for g in sums.values()]).any(0)
         unique = unique[moved.cpu().numpy()]
         self.save(unique)
-        index = torch.from_numpy(unique).to(self.device)
-        for name, given in gradients.items():
+        index = self._index(unique)
+        for name, given in sums.items():
             gradient = given[moved]
             squared = gradient.square() if gradient.ndim == 1 else gradient.square().sum(1)
             square = self.squares[name][index].mul_(1 - 1 / MEMORY).add_(squared)
@@ -126,9 +126,7 @@ class Rows:
 
     def copy(self, source: Array, rows: Array) -> None:
         """Give `rows` (distinct) the values of `source`, with a new optimiser; they are good as these are."""
-        into, out = (
-            torch.from_numpy(np.ascontiguousarray(r, np.int64)).to(self.device) for r in (rows, source)
-        )
+        into, out = self._index(rows), self._index(source)
         saved = torch.from_numpy(self._saved[source]).to(self.device)
         for name, array in self.values.items():
             now, good = array[out], self._good[name][out]
@@ -143,7 +141,7 @@ class Rows:
     def save(self, rows: Array) -> None:
         """Keep the good values of `rows` (distinct), which are about to change."""
         fresh = rows[~self._saved[rows]]
-        index = torch.from_numpy(fresh).to(self.device)
+        index = self._index(fresh)
         for name, array in self._arrays().items():
             self._good[name].index_copy_(0, index, array[index])
         self._saved[fresh] = True
@@ -155,7 +153,7 @@ class Rows:
     def rollback(self) -> None:
         """Go back to what was good at the last `keep`."""
         rows = np.flatnonzero(self._saved)
-        index = torch.from_numpy(rows).to(self.device)
+        index = self._index(rows)
         for name, array in self._arrays().items():
             array.index_copy_(0, index, self._good[name][index])
         self._saved[:] = False
@@ -170,6 +168,23 @@ class Rows:
         for name, array in self._arrays().items():
             array.copy_(torch.from_numpy(state[name].copy()))
         self.keep()
+
+    def _index(self, rows: Array) -> Tensor:
+        return moved(rows.astype(np.int64, copy=False), self.device)
+
+    def _compact(self, rows: Array) -> tuple[Array, Array]:
+        """Distinct rows and, for each of `rows`, its index in them."""
+        unique, inverse = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        count = _compact(rows, self._scratch, unique, inverse)
+        return unique[:count], inverse
+
+    def _sums(self, values: Tensor, index: Array, count: int) -> Tensor:
+        """Sums [count, ...] of those `values` [n, ...] that have the same index, the first n of `index`."""
+        sums = values.new_zeros((count, *values.shape[1:]))
+        if self.device.type == "cpu":
+            _add_up(values.reshape(len(values), -1).numpy(), index, sums.view(count, -1).numpy())
+            return sums
+        return sums.index_add_(0, self._index(index[: len(values)]), values)
 
     def _arrays(self) -> dict[str, Tensor]:
         return self.values | {"square." + name: square for name, square in self.squares.items()}

@@ -41,6 +41,10 @@ class Learner:
         ``auto``, ``cpu``, ``cuda``, ...
     learning_rate
         Of the dense weights.
+    bfloat16
+        Multiply in bfloat16 while training on a GPU.
+    cuda_graphs
+        Launch a step on a GPU as one graph, see `models.graphs`.
     delayed
         Loss of carts and purchases, a key of `models.losses.DELAYED`.
     policy
@@ -58,6 +62,8 @@ class Learner:
         seed: int = 0,
         device: str = "auto",
         learning_rate: float = 0.0015,
+        bfloat16: bool = False,
+        cuda_graphs: bool = False,
         delayed: str = "naive",
         policy: str = "full",
         admit_after: int = 2,
@@ -71,6 +77,8 @@ class Learner:
             seed=seed,
             device=device,
             learning_rate=learning_rate,
+            bfloat16=bfloat16,
+            cuda_graphs=cuda_graphs,
             delayed=delayed,
             policy=policy,
         )

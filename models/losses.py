@@ -55,9 +55,9 @@ def listwise(score: Tensor, positive: Tensor, of: Tensor, lists: int) -> Tensor:
 
 
 def entire_space(out: Outputs, positive: Tensor, negative: Tensor, conversions: Loss | None = None) -> Tensor:
-    """Loss of every task over all impressions, summed over tasks, mean over items.
+    """Loss of each impression, summed over tasks, [N].
 
-    L = sum_t mean_i l_t(p_t),  p_cart = p_click q_cart, and likewise a purchase
+    L_i = sum_t l_t(p_t),  p_cart = p_click q_cart, and likewise a purchase
 
     (ESMM: Ma et al., arXiv 1804.07931.)
 
@@ -75,7 +75,7 @@ def entire_space(out: Outputs, positive: Tensor, negative: Tensor, conversions: 
     click = logsigmoid(out.click)
     for k, logit in ((2, out.cart), (4, out.purchase)):
         loss = loss + (conversions or log_loss)(click + logsigmoid(logit), bits[k], bits[k + 1])
-    return loss.mean() if len(loss) else loss.sum()
+    return loss
 
 
 def log_loss(log_p: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ def forward(
     hidden = relu(torch.addmm(w["deep1_bias"].unsqueeze(1), w["deep1"], encoded))
     hidden = relu(torch.addmm(w["deep2_bias"].unsqueeze(1), w["deep2"], hidden))
     wide, wide_click = w["wide"].flatten(1) @ filled.flatten(0, 1) + w["wide_bias"].unsqueeze(1)
-    dot = w["dot"] * (user[of] * item).sum(1)
+    dot = w["dot"] * (user.index_select(0, of) * item).sum(1)
     score = rule(x) + w["deep3"] @ hidden + WIDE * wide + dot + bias
     still = score.detach()
     click = (
@@ -191,7 +191,7 @@ def forward(
 def place_effect(w: Weights, name: str, place: Tensor) -> Tensor:
     """What a place adds, [N], with mean 0 over what was shown: no place (0) means an average one."""
     effect = PLACE * (w[name] - (w["place_share"] * w[name]).sum())
-    return effect[place.clamp(max=PLACES)] * (place > 0)
+    return effect.index_select(0, place.clamp(max=PLACES)) * (place > 0)
 
 
 def probabilities(out: Outputs) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,9 @@ from torch import Tensor
 from models.admission import resolve
 from models.batch import CLICK, Array, Lesson, Lists, Shape
 from models.dense import Dense
-from models.embeddings import Leaves, category_rows, item_rows
+from models.embeddings import category_rows, item_rows
 from models.encoding import Quantiles, rebinned
+from models.graphs import Function, Recorded
 from models.lately import follow
 from models.lora import FACTORS, added, factors, merged
 from models.losses import DELAYED, entire_space, listwise
@@ -30,6 +30,7 @@ from models.ranker import (
     users,
 )
 from models.table import Table
+from models.tensors import Batch, Vectors, Where, batch_of, moved, padded
 
 ROW_RATE = 10.0
 """Rows learn at this many times the dense weights' rate: each of them sees few examples."""
@@ -51,26 +52,6 @@ class Prediction(NamedTuple):
     p: Array
 
 
-class Batch(NamedTuple):
-    """Lists as tensors on the device.
-
-    `item` and `category` are indexes into `items` and `categories`, the distinct rows.
-    """
-
-    x: Tensor
-    item: Tensor
-    category: Tensor
-    of: Tensor
-    place: Tensor
-    labels: Tensor
-    history: Tensor
-    history_category: Tensor
-    age: Tensor
-    lists: int
-    items: Array
-    categories: Array
-
-
 class Trainer:
     """Weights, their optimiser, and the steps on them.
 
@@ -88,6 +69,8 @@ class Trainer:
         Of the dense weights (Adam).
     bfloat16
         Multiply in bfloat16 while training on a GPU.
+    cuda_graphs
+        Launch a step on a GPU as one graph, see `models.graphs`.
     delayed
         Loss of carts and purchases, a key of `models.losses.DELAYED`.
     policy
@@ -109,6 +92,7 @@ class Trainer:
         device: str = "auto",
         learning_rate: float = 0.0015,
         bfloat16: bool = False,
+        cuda_graphs: bool = False,
         delayed: str = "naive",
         policy: str = "full",
     ) -> None:
@@ -116,8 +100,11 @@ class Trainer:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         rng = np.random.default_rng(seed)
         self.shape, self.table, self.device = shape, table, torch.device(device)
-        self.learning_rate, self.bfloat16 = learning_rate, bfloat16
+        self.learning_rate = learning_rate
+        gpu = self.device.type == "cuda"
+        self.bfloat16 = bfloat16 and gpu
         self._conversions = DELAYED[delayed]
+        self._slopes: Function = Recorded(self._loss) if cuda_graphs and gpu else self._loss
         self.items = item_rows(shape, rng, self.device)
         self.categories = category_rows(shape, rng, self.device)
         self.quantiles = Quantiles(shape.bins, rng)
@@ -170,46 +157,62 @@ class Trainer:
             NaN when the loss or the gradient was not finite; the step was not taken then.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
-        batch = self._batch(lists)  # 1. to the device
-        self._count_places(batch.place)
-        flat = self._dense.leaf()  # 2. leaves
-        item, category = self._rows(batch, blank=again)
-        weights = added(self._dense.learned(flat)) | self._counted
-        if again:
-            weights["lately"] = torch.zeros_like(weights["lately"])
-        out = self._forward(weights, item, category, batch)  # 3. forward
-        shown = out.score + place_effect(weights, "place_score", batch.place)
-        order = listwise(shown, (batch.labels & 1) > 0, batch.of, batch.lists)
-        positive, negative = self._taught(lists, lesson)
-        probability = entire_space(out, positive, negative, self._conversions)
-        loss = order + probability + LEVEL * out.score.mean().square()
-        leaves = [flat] if again else [flat, *item.values(), *category.values()]
-        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)  # 4. backward
-        figures: list[float] = torch.stack([loss, order, probability, gradients[0].norm()]).tolist()
-        value, *losses, norm = figures
+        batch, where = batch_of(lists, lesson, self.device), self._where(lists)  # 1. to the device
+        self._count_places(lists.place)
+        vectors = self._vectors(where, batch, blank=again)  # 2. gather
+        figures, *gradients = self._slopes((again, self.mode), *vectors, *batch)  # 3. forward and backward
+        value, order, probability, norm = figures.tolist()
         if not np.isfinite(value + norm):
             return float("nan")
         if self._dense.learning:
-            self._dense.step(gradients[0], norm, rate)  # 5. step
+            self._dense.step(gradients[0], norm, rate)  # 4. step
         if not again:
-            self._step_rows(batch, item, category, gradients[1:], ROW_RATE * rate)
-            self._watch(losses, positive | negative)
+            self._step_rows(where, Vectors(*gradients[1:]), len(lists), ROW_RATE * rate)
+            self._watch(order, probability, lesson)
         if self.policy.mode(self._dense.steps) != self.mode:
             self._obey()
-        return value
+        return float(value)
 
-    def _step_rows(
-        self, batch: Batch, item: Leaves, category: Leaves, gradients: Sequence[Tensor], rate: float
-    ) -> None:
-        per_list = [batch.lists * gradient for gradient in gradients]
-        mine, rest = per_list[: len(item)], per_list[len(item) :]
-        self.items.step(batch.items, dict(zip(item, mine, strict=True)), rate)
-        self.categories.step(batch.categories, dict(zip(category, rest, strict=True)), rate)
+    def _loss(self, how: tuple[bool, str], *given: Tensor) -> tuple[Tensor, ...]:
+        """Figures of the loss, and its gradients: of dense weights, and of vectors unless `how` says again.
 
-    def _watch(self, losses: Sequence[float], taught: Tensor) -> None:
-        """Tell the policy the losses of order and probability on new lists; tasks `taught` are bits."""
-        share = (taught & CLICK > 0).float().mean().item()
-        self.policy.saw(losses[0] or np.nan, losses[1] / share if share > SETTLED else np.nan)
+        Its arguments are those of `Vectors` and `Batch`; it has no effects, see `models.graphs`.
+        """
+        again, _ = how
+        item, bias, history, *columns = given
+        vectors, batch = Vectors(item, bias, history), Batch(*columns)
+        flat = self._dense.leaf()
+        leaves = [flat]
+        if not again:
+            vectors = Vectors(*(vector.detach().requires_grad_() for vector in vectors))
+            leaves += vectors
+        weights = added(self._dense.learned(flat)) | self._counted
+        if again:
+            weights["lately"] = torch.zeros_like(weights["lately"])
+        out = self._forward(weights, vectors, batch)
+        shown = out.score + place_effect(weights, "place_score", batch.place)
+        order = listwise(shown, batch.clicked, batch.of, len(batch.age))
+        each = entire_space(out, batch.positive, batch.negative, self._conversions)
+        probability = (batch.share * each).sum()
+        loss = order + probability + LEVEL * (batch.share * out.score).sum().square()
+        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        figures = torch.stack([loss, order, probability, gradients[0].norm()]).detach()
+        return figures, *gradients
+
+    def _step_rows(self, where: Where, gradients: Vectors, lists: int, rate: float) -> None:
+        """Rows learn from what is theirs in the vectors' gradients: an item and its category the same."""
+        n = len(where.item)
+        listed, touched = gradients.item[:n], gradients.history[:lists].flatten(0, 1)
+        vectors = lists * torch.cat([listed, touched])
+        both = {"embedding": vectors, "bias": lists * gradients.bias[:n]}
+        self.items.step(np.concatenate([where.item, where.history.ravel()]), both, rate)
+        rows = np.concatenate([where.category, where.history_category.ravel()])
+        self.categories.step(rows, {"category": vectors}, rate)
+
+    def _watch(self, order: float, probability: float, lesson: Lesson | None) -> None:
+        """Tell the policy the losses of order and probability on new lists."""
+        share = 1.0 if lesson is None else ((lesson.positive | lesson.negative) & CLICK > 0).mean()
+        self.policy.saw(order or np.nan, probability / share if share > SETTLED else np.nan)
 
     def follow(self, said: Array, then: Array, clicked: Array) -> None:
         """Let the level of clicks follow what came of predictions, see `models.lately.follow`."""
@@ -225,16 +228,13 @@ class Trainer:
         self.mode = self.policy.mode(self._dense.steps)
         self._dense.let_learn(learning(self.mode, self._dense.names))
 
-    def _taught(self, lists: Lists, lesson: Lesson | None) -> tuple[Tensor, Tensor]:
-        positive, negative = lesson or (lists.labels, ~lists.labels)
-        return self._tensor(positive), self._tensor(negative)
-
     @torch.no_grad()
     def predict(self, lists: Lists) -> Prediction:
         """Score lists as they were shown: their places move the probabilities, not the score."""
-        batch = self._batch(lists)
-        out = self._forward(added(self._dense.mean()) | self._counted, *self._rows(batch), batch)
-        return Prediction(out.score.float().cpu().numpy(), probabilities(out).float().cpu().numpy())
+        batch, n = batch_of(lists, None, self.device), len(lists.item)
+        weights = added(self._dense.mean()) | self._counted
+        out = self._forward(weights, self._vectors(self._where(lists), batch), batch)
+        return Prediction(*(a.float().cpu().numpy()[:n] for a in (out.score, probabilities(out))))
 
     def observe(self, features: Array) -> None:
         """See raw features [n, F], so that the bins fit them; the encoded function stays when bins move."""
@@ -303,44 +303,51 @@ class Trainer:
         self._obey()
         self.keep()
 
-    def _rows(self, batch: Batch, blank: bool = False) -> tuple[Leaves, Leaves]:
-        if blank:
-            return self.items.blank(len(batch.items)), self.categories.blank(len(batch.categories))
-        return self.items.leaves(batch.items), self.categories.leaves(batch.categories)
-
-    def _batch(self, lists: Lists) -> Batch:
-        """Resolve ids to rows and move everything to the device."""
+    def _where(self, lists: Lists) -> Where:
+        """Rows of the lists' ids."""
         ids = np.concatenate([lists.item, lists.history.ravel()])
-        rows = resolve(self.table.lookup(ids), ids, self.shape.cold)
-        buckets = np.concatenate([lists.category, lists.history_category.ravel()]).astype(np.int64)
-        items, row = self.items.compact(rows)
-        categories, category = self.categories.compact(buckets)
-        n, size = len(lists.item), lists.history.shape
-        of = np.repeat(np.arange(len(lists)), np.diff(lists.start))
-        return Batch(
-            self._tensor(lists.features), self._tensor(row[:n]), self._tensor(category[:n]), self._tensor(of),
-            self._tensor(lists.place.astype(np.int64)), self._tensor(lists.labels.astype(np.int64)),
-            self._tensor(row[n:].reshape(size)), self._tensor(category[n:].reshape(size)),
-            self._tensor(lists.age), len(lists), items, categories,
-        )  # fmt: skip
+        rows, n = resolve(self.table.lookup(ids), ids, self.shape.cold), len(lists.item)
+        return Where(
+            rows[:n],
+            rows[n:].reshape(lists.history.shape),
+            lists.category.astype(np.int64),
+            lists.history_category.astype(np.int64),
+        )
 
-    def _forward(self, w: Weights, item: Leaves, category: Leaves, batch: Batch) -> Outputs:
-        history = item["embedding"][batch.history] + category["category"][batch.history_category]
-        vector = item["embedding"][batch.item] + category["category"][batch.category]
+    def _vectors(self, where: Where, batch: Batch, blank: bool = False) -> Vectors:
+        """What the rows say of a batch; `blank`: as if all were zero."""
+        if blank:
+            n, width = len(batch.x), self.shape.width
+            sizes = (n, width), (n,), (*batch.age.shape, width)
+            return Vectors(*(batch.x.new_zeros(size) for size in sizes))
+        item, category, history, history_category = (
+            padded(rows, len(column))
+            for rows, column in (
+                (where.item, batch.x), (where.category, batch.x),
+                (where.history, batch.age), (where.history_category, batch.age),
+            )
+        )  # fmt: skip
+        return Vectors(
+            self.items.at("embedding", item) + self.categories.at("category", category),
+            self.items.at("bias", item),
+            self.items.at("embedding", history) + self.categories.at("category", history_category),
+        )
+
+    def _forward(self, w: Weights, vectors: Vectors, batch: Batch) -> Outputs:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            user = users(w, history, batch.age)
-            out = forward(w, batch.x, vector, item["bias"][batch.item], user, batch.of, batch.place)
+            user = users(w, vectors.history, batch.age)
+            out = forward(w, batch.x, vectors.item, vectors.bias, user, batch.of, batch.place)
         return Outputs(*(column.float() for column in out))
 
-    def _count_places(self, place: Tensor) -> None:
+    def _count_places(self, place: Array) -> None:
         """Update each place's share of what is shown at places, with a memory of about 100 batches."""
-        shown = torch.bincount(place[place > 0].clamp(max=PLACES), minlength=PLACES + 1).float()
-        if len(place) and shown.any():
+        shown = np.bincount(place[place > 0].clip(max=PLACES), minlength=PLACES + 1).astype(np.float32)
+        if shown.any():
             share = self._counted["place_share"]
-            share.lerp_(shown / shown.sum(), 0.01 if share.any() else 1.0)
+            share.lerp_(self._tensor(shown / shown.sum()), 0.01 if share.any() else 1.0)
 
     def _tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return moved(array, self.device)
 
 
 def _copied(weights: Weights) -> dict[str, Array]:

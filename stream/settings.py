@@ -155,6 +155,8 @@ class Train(_Section, frozen=True):
     """What is learned and how fast."""
 
     device: Annotated[str, Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    bfloat16: bool = False
+    cuda_graphs: bool = False
     seed: int = 0
     rows: Annotated[int, Meta(ge=2048)] = 100_000
     width: Annotated[int, Meta(ge=4, le=512)] = 32

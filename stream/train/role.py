@@ -31,6 +31,8 @@ def new_learner(settings: Settings) -> Learner:
         seed=train.seed,
         device=train.device,
         learning_rate=train.learning_rate,
+        bfloat16=train.bfloat16,
+        cuda_graphs=train.cuda_graphs,
         delayed=train.delayed,
         policy=train.policy,
         graphs=user_cache() / "graphs",

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from tests.bench.measure import Context, Figure, Skip, load, machine
 
-BENCHES = ("ingest", "score", "train", "delta", "latency", "kafka")
+BENCHES = ("ingest", "score", "train", "gpu", "delta", "latency", "kafka")
 """Modules of this package, each with a function `run`, in the order in which they run."""
 
 

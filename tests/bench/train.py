@@ -145,9 +145,8 @@ def _bare(shape: Shape, steps: list[Step], sparse: bool) -> Spent:
         labels = torch.from_numpy(lists.labels.astype(np.int64))
         out = network(*map(torch.from_numpy, arrays))
         clicked = (labels & 1) > 0
-        loss = listwise(out.score, clicked, torch.from_numpy(of), len(lists)) + entire_space(
-            out, labels, ~labels
-        )
+        loss = listwise(out.score, clicked, torch.from_numpy(of), len(lists))
+        loss = loss + entire_space(out, labels, ~labels).mean()
         for optimiser in optimisers:
             optimiser.zero_grad()
         torch.autograd.backward(loss)

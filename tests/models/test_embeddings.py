@@ -42,12 +42,22 @@ def test_arrays_share_the_memory_that_is_trained() -> None:
     assert seen[3] != 0
 
 
-def test_compact_numbers_distinct_rows_each_time_anew() -> None:
-    r = rows()
-    for _ in range(2):
-        unique, inverse = r.compact(np.array([5, 3, 5, 0]))
-        assert unique[inverse].tolist() == [5, 3, 5, 0]
-        assert len(unique) == 3
+def test_a_row_that_occurs_several_times_learns_the_sum_once() -> None:
+    one, other = rows(), rows()
+    for _ in range(2):  # also when the rows before were others
+        one.step(np.array([5, 3, 5, 0]), gradients(1.0, 2.0, 3.0, 0.0), 0.1)
+        other.step(np.array([3, 5]), gradients(2.0, 4.0), 0.1)
+    for name, array in one.state().items():
+        np.testing.assert_array_equal(array, other.state()[name])
+
+
+def test_gradients_may_be_those_of_the_first_rows_only() -> None:
+    one, other = rows(), rows()
+    first = {"embedding": gradients(1.0, 2.0)["embedding"], "bias": torch.tensor([5.0])}
+    one.step(np.array([4, 2]), first, 0.1)
+    other.step(np.array([4, 2]), first | {"bias": torch.tensor([5.0, 0.0])}, 0.1)
+    np.testing.assert_array_equal(one.arrays()["bias"], other.arrays()["bias"])
+    assert one.arrays()["bias"][4] != 0
 
 
 def test_copied_row_starts_with_a_new_optimiser() -> None:

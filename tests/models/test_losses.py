@@ -83,7 +83,7 @@ def test_conversions_have_a_loss_of_their_own_and_clicks_have_not() -> None:
 def test_entire_space_is_finite_when_the_model_is_certain_and_wrong() -> None:
     for loss in {*DELAYED.values()}:
         logits = [torch.tensor([60.0, -60.0], requires_grad=True) for _ in range(3)]
-        value = entire_space(Outputs(torch.zeros(2), *logits), teach(0, 7), teach(7, 0), loss)
+        value = entire_space(Outputs(torch.zeros(2), *logits), teach(0, 7), teach(7, 0), loss).sum()
         gradients = torch.autograd.grad(value, logits)
         assert torch.isfinite(value)
         assert all(torch.isfinite(g).all() for g in gradients)

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from models.batch import FEATURE, Array, Lesson
+from models.graphs import roomy
 from models.lora import FACTORS
 from models.policy import HEADS, POLICIES
 from models.ranker import COUNTED
 from models.table import Table
+from models.tensors import batch_of
 from models.trainer import Trainer
 from tests.models.toy import ITEMS, SHAPE, ids, lists
 
@@ -18,10 +20,10 @@ MANY_CLICKS = np.full(900, 0.01), np.zeros(900), np.full(900, True)
 """What was said of items, with which level, and what came of it."""
 
 
-def trainer(seed: int = 0, device: str = "cpu", policy: str = "full") -> Trainer:
+def trainer(seed: int = 0, device: str = "cpu", policy: str = "full", **how: bool) -> Trainer:
     table = Table(SHAPE.rows)
     table.put(ids(np.arange(1, ITEMS + 1)), np.arange(SHAPE.cold, SHAPE.cold + ITEMS))
-    return Trainer(SHAPE, table, seed=seed, device=device, policy=policy)
+    return Trainer(SHAPE, table, seed=seed, device=device, policy=policy, **how)
 
 
 def learned(t: Trainer, count: int = 3, again: bool = False) -> set[str]:
@@ -303,15 +305,89 @@ def test_rollback_takes_the_policy_along(policy: str, monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(before, after)
 
 
+def test_what_pads_a_batch_teaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> Trainer:
+        t = trainer()
+        for seed in range(8):
+            batch = lists(np.random.default_rng(seed), 13)
+            t.observe(batch.features)
+            t.learn(batch, again=seed % 3 == 2)
+        return t
+
+    plain = run()
+    monkeypatch.setattr("models.tensors.room", lambda n, b, device: (roomy(n), roomy(b + 1)))
+    other, probe = run(), lists(np.random.default_rng(99), 21)
+    assert len(batch_of(probe, None, other.device).x) > len(probe.item)
+    for name, array in plain.state().items():
+        np.testing.assert_allclose(array, other.state()[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(plain.predict(probe).p, other.predict(probe).p, atol=1e-5)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
 @pytest.mark.gpu
-def test_gpu_learns_what_the_cpu_learns() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    one, other = trainer(device="cpu"), trainer(device="cuda")
-    for seed in range(10):
-        batch = lists(np.random.default_rng(seed), 16)
-        one.observe(batch.features)
-        other.observe(batch.features)
-        assert abs(one.learn(batch) - other.learn(batch)) < 1e-3
+@needs_gpu
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("graphs", [False, True])
+def test_gpu_learns_what_the_cpu_learns(graphs: bool, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.policy.WARM", 6)  # the mode changes on the way
+    one, other = (
+        trainer(device="cpu", policy=policy),
+        trainer(policy=policy, device="cuda", cuda_graphs=graphs),
+    )
+    for seed in range(20):
+        batch = lists(np.random.default_rng(seed), 16 + seed % 5)
+        losses = []
+        for t in (one, other):
+            t.observe(batch.features)
+            losses.append([t.learn(batch), t.learn(batch, again=True)])
+        np.testing.assert_allclose(*losses, atol=1e-3)
+    assert one.mode == other.mode
     probe = lists(np.random.default_rng(99), 20)
     np.testing.assert_allclose(one.predict(probe).score, other.predict(probe).score, atol=1e-2)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_goes_back_and_on_as_the_cpu_does() -> None:
+    one, other = trainer(device="cpu"), trainer(device="cuda", cuda_graphs=True)
+    for seed in range(12):
+        batch = lists(np.random.default_rng(seed), 16)
+        for t in (one, other):
+            t.learn(batch)
+            if seed == 5:
+                t.keep()
+            if seed == 8:
+                t.rollback()
+            if seed == 9:
+                t.load_state(t.state())
+    for name, array in one.state().items():
+        np.testing.assert_allclose(array, other.state()[name], atol=2e-3, err_msg=name)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_in_bfloat16_learns_nearly_the_same() -> None:
+    one, other = trainer(device="cuda"), trainer(device="cuda", cuda_graphs=True, bfloat16=True)
+    for seed in range(60):
+        batch = lists(np.random.default_rng(seed), 16)
+        for t in (one, other):
+            t.observe(batch.features)
+            t.learn(batch)
+    probe = lists(np.random.default_rng(99), 50)
+    assert np.corrcoef(one.predict(probe).score, other.predict(probe).score)[0, 1] > 0.98
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_does_not_take_a_step_that_is_not_finite() -> None:
+    t, rng = trainer(device="cuda", cuda_graphs=True), np.random.default_rng(0)
+    t.learn(lists(rng, 16))
+    before = t.state()
+    t.items.values["bias"].fill_(np.nan)
+    assert np.isnan(t.learn(lists(rng, 16)))
+    t.items.values["bias"].copy_(torch.from_numpy(before["items.bias"]))
+    for name, array in t.state().items():
+        if "place_share" not in name:
+            np.testing.assert_array_equal(array, before[name], err_msg=name)
