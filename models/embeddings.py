@@ -110,12 +110,12 @@ class Rows:
         """
         unique, inverse = self._compact(rows)
         sums = {name: self._sums(gradient, inverse, len(unique)) for name, gradient in gradients.items()}
-        moved = torch.stack([g.reshape(len(g), -1).any(1) for g in sums.values()]).any(0)
-        unique = unique[moved.cpu().numpy()]
+        touched = torch.stack([g.reshape(len(g), -1).any(1) for g in sums.values()]).any(0)
+        unique = unique[touched.cpu().numpy()]
         self.save(unique)
         index = self._index(unique)
         for name, given in sums.items():
-            gradient = given[moved]
+            gradient = given[touched]
             squared = gradient.square() if gradient.ndim == 1 else gradient.square().sum(1)
             square = self.squares[name][index].mul_(1 - 1 / MEMORY).add_(squared)
             self.squares[name].index_copy_(0, index, square)
