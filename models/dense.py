@@ -98,6 +98,14 @@ class Dense:
         parts = torch.split(vector, [int(np.prod(size)) for size in self._shapes.values()])
         return {name: p.view(size) for (name, size), p in zip(self._shapes.items(), parts, strict=True)}
 
+    def gradient(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """A vector of gradients by name; zero where there is none, or weights rest."""
+        whole = torch.zeros_like(self._vectors["flat"])
+        for name, part in self.named(whole).items():
+            if name in parts and name in self.learning:
+                part.copy_(parts[name])
+        return whole
+
     def step(self, gradient: Tensor, norm: float, learning_rate: float) -> None:
         """Take one step of Adam against a gradient of this norm, zero where weights rest."""
         flat, mean, first, second = self._vectors.values()

@@ -49,6 +49,16 @@ def added(dense: Mapping[str, Matrix]) -> dict[str, Matrix]:
     return sums
 
 
+def of_factors(dense: Mapping[str, Matrix], gradients: Mapping[str, Matrix]) -> dict[str, Matrix]:
+    """Gradients of the factors in `dense`, from those of what they are added to."""
+    found = {}
+    for name in LARGE:
+        if f"{name}_b" in dense:
+            found[f"{name}_a"] = dense[f"{name}_b"].T @ gradients[name]
+            found[f"{name}_b"] = gradients[name] @ dense[f"{name}_a"].T
+    return found
+
+
 def merged(state: Mapping[str, Array]) -> dict[str, Array]:
     """State of `models.dense.Dense` in which the additions have become part of the weights."""
     parts = dict(state)

@@ -9,13 +9,25 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from models.batch import TASKS
-from models.ranker import Outputs
+from models.ranker import Outputs, Weights, place_effect
+from models.tensors import Batch
 
 SURE = -1e-6
 """Largest log-probability in a product's loss: log(1 - p) stays finite."""
 
+LEVEL = 0.01
+"""Weight of the squared mean score: order leaves the level free, and probabilities lean on it."""
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of log p, and of what is taught as a positive and as a negative (0 or 1), to the loss; all [N]."""
+
+
+def total(w: Weights, out: Outputs, batch: Batch, conversions: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    """What is minimised; and of that the loss of the order, and of probabilities."""
+    shown = out.score + place_effect(w, "place_score", batch.place)
+    order = listwise(shown, batch.clicked, batch.of, len(batch.age))
+    probability = (batch.share * entire_space(out, batch.positive, batch.negative, conversions)).sum()
+    return order + probability + LEVEL * (batch.share * out.score).sum().square(), order, probability
 
 
 def listwise(score: Tensor, positive: Tensor, of: Tensor, lists: int) -> Tensor:

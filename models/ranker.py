@@ -46,6 +46,9 @@ MAX_PLACE = 1e4
 COUNTED = ("edges", "place_share", "lately")
 """Dense arrays that are set by counting and take no gradient."""
 
+IN_ROWS = ("history_decay", "history_place", "dot")
+"""Dense weights that have to do with rows alone: in `users` and `of_rows`."""
+
 SHRINK = 0.1
 """Added to the weights' sum of a history, so that a faded history is a small vector, not a loud one."""
 
@@ -149,15 +152,15 @@ def rule(x: Tensor) -> Tensor:
 def forward(
     w: Weights, x: Tensor, item: Tensor, bias: Tensor, user: Tensor, of: Tensor, place: Tensor
 ) -> Outputs:
-    """Score N items for their users.
+    """Score N items for their users; parameters are those of `of_rows` and `scores`."""
+    return scores(w, x, of_rows(w, item, bias, user, of), place)
 
-    Gradients of the click head stop at the score and the hidden layer: probabilities are fitted to the
-    ranking, and do not move it.
+
+def of_rows(w: Weights, item: Tensor, bias: Tensor, user: Tensor, of: Tensor) -> Tensor:
+    """What the rows add to the score, [N].
 
     Parameters
     ----------
-    x : float [N, F]
-        Raw features.
     item : [N, D]
         Item row plus category row.
     bias : [N]
@@ -166,6 +169,22 @@ def forward(
         From `users`.
     of : int [N]
         Index of the item's user.
+    """
+    return w["dot"] * (user.index_select(0, of) * item).sum(1) + bias
+
+
+def scores(w: Weights, x: Tensor, rows: Tensor, place: Tensor) -> Outputs:
+    """Score N items.
+
+    Gradients of the click head stop at the score and the hidden layer: probabilities are fitted to the
+    ranking, and do not move it.
+
+    Parameters
+    ----------
+    x : float [N, F]
+        Raw features.
+    rows : [N]
+        From `of_rows`.
     place : int [N]
         Place in a slate of ours from 1; 0 for none. Moves the click's log-odds only; training adds
         `place_effect` to the score by itself, serving does not.
@@ -176,8 +195,7 @@ def forward(
     hidden = relu(torch.addmm(w["deep1_bias"].unsqueeze(1), w["deep1"], encoded))
     hidden = relu(torch.addmm(w["deep2_bias"].unsqueeze(1), w["deep2"], hidden))
     wide, wide_click = w["wide"].flatten(1) @ filled.flatten(0, 1) + w["wide_bias"].unsqueeze(1)
-    dot = w["dot"] * (user.index_select(0, of) * item).sum(1)
-    score = rule(x) + w["deep3"] @ hidden + WIDE * wide + dot + bias
+    score = rule(x) + w["deep3"] @ hidden + WIDE * wide + rows
     still = score.detach()
     click = (
         _head(w["click"], hidden.detach(), still)

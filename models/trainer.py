@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models import compiled
 from models.admission import resolve
 from models.batch import CLICK, Array, Lesson, Lists, Shape
 from models.dense import Dense
@@ -15,18 +18,19 @@ from models.embeddings import category_rows, item_rows
 from models.encoding import Quantiles, rebinned
 from models.graphs import Function, Recorded
 from models.lately import follow
-from models.lora import FACTORS, added, factors, merged
-from models.losses import DELAYED, entire_space, listwise
+from models.lora import FACTORS, added, factors, merged, of_factors
+from models.losses import DELAYED, total
 from models.policy import Policy, learning
 from models.ranker import (
     COUNTED,
+    IN_ROWS,
     PLACES,
     Outputs,
     Weights,
-    forward,
     initial,
-    place_effect,
+    of_rows,
     probabilities,
+    scores,
     users,
 )
 from models.table import Table
@@ -37,9 +41,6 @@ ROW_RATE = 10.0
 
 DECAYED = {"encode", "wide", "deep1", "deep2", "deep3", *FACTORS}
 """Weights of what is put in fade where nothing teaches them; constants and scales keep theirs."""
-
-LEVEL = 0.01
-"""Weight of the squared mean score: order leaves the level free, and probabilities lean on it."""
 
 SETTLED = 0.5
 """Share of a batch's items that must teach how probable a click is, for its loss to say how good that is."""
@@ -104,7 +105,9 @@ class Trainer:
         gpu = self.device.type == "cuda"
         self.bfloat16 = bfloat16 and gpu
         self._conversions = DELAYED[delayed]
-        self._slopes: Function = Recorded(self._loss) if cuda_graphs and gpu else self._loss
+        self._slopes: Function = self._compiled_loss
+        if gpu:
+            self._slopes = Recorded(self._loss) if cuda_graphs else self._loss
         self.items = item_rows(shape, rng, self.device)
         self.categories = category_rows(shape, rng, self.device)
         self.quantiles = Quantiles(shape.bins, rng)
@@ -157,16 +160,17 @@ class Trainer:
             NaN when the loss or the gradient was not finite; the step was not taken then.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
-        batch, where = batch_of(lists, lesson, self.device), self._where(lists)  # 1. to the device
+        batch = batch_of(lists, lesson, self.device)  # 1. to the device
         self._count_places(lists.place)
-        vectors = self._vectors(where, batch, blank=again)  # 2. gather
+        where = None if again else self._where(lists)
+        vectors = self._vectors(where, batch)  # 2. gather
         figures, *gradients = self._slopes((again, self.mode), *vectors, *batch)  # 3. forward and backward
         value, order, probability, norm = figures.tolist()
         if not np.isfinite(value + norm):
             return float("nan")
         if self._dense.learning:
             self._dense.step(gradients[0], norm, rate)  # 4. step
-        if not again:
+        if where is not None:
             self._step_rows(where, Vectors(*gradients[1:]), len(lists), ROW_RATE * rate)
             self._watch(order, probability, lesson)
         if self.policy.mode(self._dense.steps) != self.mode:
@@ -189,15 +193,32 @@ class Trainer:
         weights = added(self._dense.learned(flat)) | self._counted
         if again:
             weights["lately"] = torch.zeros_like(weights["lately"])
-        out = self._forward(weights, vectors, batch)
-        shown = out.score + place_effect(weights, "place_score", batch.place)
-        order = listwise(shown, batch.clicked, batch.of, len(batch.age))
-        each = entire_space(out, batch.positive, batch.negative, self._conversions)
-        probability = (batch.share * each).sum()
-        loss = order + probability + LEVEL * (batch.share * out.score).sum().square()
-        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
-        figures = torch.stack([loss, order, probability, gradients[0].norm()]).detach()
-        return figures, *gradients
+        rows = vectors.bias if again else self._of_rows(weights, vectors, batch)
+        figures = total(weights, self._scores(weights, rows, batch), batch, self._conversions)
+        gradients = torch.autograd.grad(figures[0], leaves, materialize_grads=True)
+        return torch.stack([*figures, gradients[0].norm()]).detach(), *gradients
+
+    def _compiled_loss(self, how: tuple[bool, str], *given: Tensor) -> tuple[Tensor, ...]:
+        """The same by `models.compiled`: torch finds the gradients of what is in `rows` alone."""
+        again, _ = how
+        item, bias, history, *columns = given
+        vectors, batch = Vectors(item, bias, history), Batch(*columns)
+        now = self._dense.now()
+        weights = added(now) | self._counted
+        if again:
+            weights["lately"] = torch.zeros_like(weights["lately"])
+            figures, found = compiled.total(weights, bias, batch, self._conversions)
+            rest: Sequence[Tensor] = ()
+        else:
+            vectors = Vectors(*(vector.requires_grad_() for vector in vectors))
+            leaves = {name: now[name].detach().requires_grad_() for name in IN_ROWS}
+            rows = self._of_rows(leaves, vectors, batch)
+            figures, found = compiled.total(weights, rows, batch, self._conversions)
+            ends = torch.autograd.grad(rows, [*leaves.values(), *vectors], found.pop("rows"))
+            found |= zip(leaves, ends, strict=False)
+            rest = ends[len(leaves) :]
+        gradient = self._dense.gradient(found | of_factors(now, found))
+        return torch.stack([*figures, torch.linalg.vector_norm(gradient)]), gradient, *rest
 
     def _step_rows(self, where: Where, gradients: Vectors, lists: int, rate: float) -> None:
         """Rows learn from what is theirs in the vectors' gradients: an item and its category the same."""
@@ -233,7 +254,8 @@ class Trainer:
         """Score lists as they were shown: their places move the probabilities, not the score."""
         batch, n = batch_of(lists, None, self.device), len(lists.item)
         weights = added(self._dense.mean()) | self._counted
-        out = self._forward(weights, self._vectors(self._where(lists), batch), batch)
+        rows = self._of_rows(weights, self._vectors(self._where(lists), batch), batch)
+        out = self._scores(weights, rows, batch)
         return Prediction(*(a.float().cpu().numpy()[:n] for a in (out.score, probabilities(out))))
 
     def observe(self, features: Array) -> None:
@@ -314,12 +336,11 @@ class Trainer:
             lists.history_category.astype(np.int64),
         )
 
-    def _vectors(self, where: Where, batch: Batch, blank: bool = False) -> Vectors:
-        """What the rows say of a batch; `blank`: as if all were zero."""
-        if blank:
-            n, width = len(batch.x), self.shape.width
-            sizes = (n, width), (n,), (*batch.age.shape, width)
-            return Vectors(*(batch.x.new_zeros(size) for size in sizes))
+    def _vectors(self, where: Where | None, batch: Batch) -> Vectors:
+        """What the rows say of a batch; without rows, that nothing is known of any item."""
+        if where is None:
+            none, zeros = batch.x.new_empty(0), batch.x.new_zeros(len(batch.x))
+            return Vectors(none, zeros, none)
         item, category, history, history_category = (
             padded(rows, len(column))
             for rows, column in (
@@ -333,11 +354,19 @@ class Trainer:
             self.items.at("embedding", history) + self.categories.at("category", history_category),
         )
 
-    def _forward(self, w: Weights, vectors: Vectors, batch: Batch) -> Outputs:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+    def _of_rows(self, w: Weights, vectors: Vectors, batch: Batch) -> Tensor:
+        with self._precision():
             user = users(w, vectors.history, batch.age)
-            out = forward(w, batch.x, vectors.item, vectors.bias, user, batch.of, batch.place)
-        return Outputs(*(column.float() for column in out))
+            return of_rows(w, vectors.item, vectors.bias, user, batch.of).float()
+
+    def _scores(self, w: Weights, rows: Tensor, batch: Batch) -> Outputs:
+        if self.device.type == "cpu":
+            return compiled.scores(w, batch.x, rows, batch.place)
+        with self._precision():
+            return Outputs(*(column.float() for column in scores(w, batch.x, rows, batch.place)))
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def _count_places(self, place: Array) -> None:
         """Update each place's share of what is shown at places, with a memory of about 100 batches."""
