@@ -46,6 +46,7 @@ class Dense:
 
     def __init__(self, start: Mapping[str, Array], decayed: Collection[str], device: torch.device) -> None:
         self._shapes = {name: array.shape for name, array in start.items()}
+        self._sizes = {name: array.size for name, array in start.items()}
         self._fading = {name: DECAY * (name in decayed) for name in start}
         flat = torch.from_numpy(np.concatenate([array.ravel() for array in start.values()])).to(device)
         self._vectors = {"flat": flat, "mean": flat.clone()}
@@ -64,8 +65,7 @@ class Dense:
     @property
     def share(self) -> float:
         """Share of the weights that learns."""
-        sizes = {name: int(np.prod(size)) for name, size in self._shapes.items()}
-        return sum(sizes[name] for name in self.learning) / sum(sizes.values())
+        return sum(self._sizes[name] for name in self.learning) / sum(self._sizes.values())
 
     def let_learn(self, names: Collection[str]) -> None:
         """Let these weights learn, and the others rest as they are served."""
@@ -95,16 +95,15 @@ class Dense:
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Views of a vector's parts, by name."""
-        parts = torch.split(vector, [int(np.prod(size)) for size in self._shapes.values()])
+        parts = torch.split(vector, list(self._sizes.values()))
         return {name: p.view(size) for (name, size), p in zip(self._shapes.items(), parts, strict=True)}
 
     def gradient(self, parts: Mapping[str, Tensor]) -> Tensor:
         """A vector of gradients by name; zero where there is none, or weights rest."""
-        whole = torch.zeros_like(self._vectors["flat"])
-        for name, part in self.named(whole).items():
-            if name in parts and name in self.learning:
-                part.copy_(parts[name])
-        return whole
+        given = parts.keys() & self.learning
+        return torch.cat(
+            [parts[n].flatten() if n in given else self._fades.new_zeros(s) for n, s in self._sizes.items()]
+        )
 
     def step(self, gradient: Tensor, norm: float, learning_rate: float) -> None:
         """Take one step of Adam against a gradient of this norm, zero where weights rest."""
