@@ -60,14 +60,40 @@ def histogram(p: Array, y: Array) -> Histogram:
     >>> h.bin.tolist(), h.count.tolist(), h.positives.tolist()
     ([0, 17], [2, 1], [1, 1])
     """
+    return histograms(p, y, np.zeros(len(p), np.int64))[1]
+
+
+def histograms(p: Array, y: Array, of: Array) -> tuple[Array, Histogram]:
+    """Histograms of several groups of predictions, one after the other.
+
+    Parameters
+    ----------
+    p, y
+        As for `histogram`.
+    of : int [n]
+        Group of each prediction.
+
+    Returns
+    -------
+    of : int [k]
+        Group of each bin, ascending.
+    Histogram
+
+    Examples
+    --------
+    >>> of, h = histograms(np.array([0.5, 0.5, 0.9]), np.array([True, False, True]), np.array([7, 7, 3]))
+    >>> of.tolist(), h.bin.tolist(), h.count.tolist()
+    ([3, 7], [17, 0], [1, 2])
+    """
     p, y = np.clip(p.astype(np.float64), CERTAIN, 1 - CERTAIN), y.astype(bool)
     bins = np.clip(np.floor(BINS_PER_UNIT * (np.log(p) - np.log1p(-p))), LOWEST, HIGHEST).astype(np.int64)
-    index, length = bins - LOWEST, HIGHEST - LOWEST + 1
-    count = np.bincount(index, minlength=length)
-    used = np.flatnonzero(count)
+    length = HIGHEST - LOWEST + 1
+    used, index, count = np.unique(of * length + bins - LOWEST, return_inverse=True, return_counts=True)
     columns = (y, p, log_loss(p, y))
-    positives, predicted, loss = (np.bincount(index, c.astype(np.float64), length)[used] for c in columns)
-    return Histogram(used + LOWEST, count[used], positives.astype(np.int64), predicted, loss)
+    positives, predicted, loss = (np.bincount(index, c.astype(np.float64), len(used)) for c in columns)
+    return used // length, Histogram(
+        used % length + LOWEST, count, positives.astype(np.int64), predicted, loss
+    )
 
 
 def log_loss(p: Array, y: Array) -> Array:

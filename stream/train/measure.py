@@ -70,24 +70,26 @@ def count_quality(counts: Counts, buffer: Buffer, numbers: Array, tasks: int, la
     """
     lists, seen = buffer.gather(numbers), ~buffer.column("unseen", numbers)
     partition, second = buffer.column("partition", numbers), buffer.column("broker_ts", numbers) // 1000
-    for own, at in sorted(set(zip(partition[seen].tolist(), second[seen].tolist(), strict=True))):
-        index = np.flatnonzero(seen & (partition == own) & (second == at))
+    for own in np.unique(partition[seen]).tolist():
+        index = np.flatnonzero(seen & (partition == own))
         item = items_of(lists.start, index)
-        dims: dict[str, Column] = {"second": at, "lag": lag}
         part = Guess(guess.score[item], guess.p[item])
-        _count_guess(counts, own, dims, part, select(lists, index), tasks)
+        _count_guess(counts, own, second[index], lag, part, select(lists, index), tasks)
 
 
 def _count_guess(
-    counts: Counts, partition: int, dims: dict[str, Column], guess: Guess, lists: Lists, tasks: int
+    counts: Counts, partition: int, second: Array, lag: str, guess: Guess, lists: Lists, tasks: int
 ) -> None:
+    """The same of one partition's lists, each of its own second."""
+    by_item = np.repeat(second, np.diff(lists.start))
     for t, task in enumerate(TASKS):
         if not tasks >> t & 1:
             continue
-        h = quality.histogram(guess.p[:, t], lists.labels >> t & 1)
+        at, h = quality.histograms(guess.p[:, t], lists.labels >> t & 1, by_item)
+        dims: dict[str, Column] = {"second": at, "lag": lag, "task": task, "bin": h.bin}
         sums = {"count": h.count, "positives": h.positives, "predicted": h.predicted, "loss": h.loss}
-        counts.add(partition, "quality", dims | {"task": task, "bin": h.bin}, sums)
+        counts.add(partition, "quality", dims, sums)
     if tasks & CLICK:
         judged = quality.ranks(lists.start, guess.score, lists.labels)
         order: dict[str, Column] = {"lists": 1, "reciprocal": judged.reciprocal, "ndcg": judged.ndcg}
-        counts.add(partition, "ranking", dims, order)
+        counts.add(partition, "ranking", {"second": second[judged.list], "lag": lag}, order)
