@@ -63,6 +63,7 @@ class _Rows:
     def __init__(self, cube: str) -> None:
         self.cube, self.newest_stands = cube, cube in READINGS
         self.number: dict[Key, int] = {}
+        self.keys: list[Key] = []
         self.sums = np.zeros((16, len(CUBES[cube].sums)))
         self.changed = np.zeros(16, bool)
         self._parts: list[tuple[list[Column], list[Column]]] = []
@@ -92,6 +93,8 @@ class _Rows:
         """Add to the rows of `keys`, all different, the `totals` (float64 [keys, sums])."""
         number = self.number
         at = [number.setdefault(key, len(number)) for key in keys]
+        first = len(self.keys)
+        self.keys += [key for key, row in zip(keys, at, strict=True) if row >= first]
         while len(self.sums) < len(number):
             self.sums = np.concatenate([self.sums, np.zeros_like(self.sums)])
             self.changed = np.concatenate([self.changed, np.zeros_like(self.changed)])
@@ -111,7 +114,7 @@ class _Rows:
         return self._columns(at)
 
     def _columns(self, at: Array) -> dict[str, list[Any]]:
-        spec, keys = CUBES[self.cube], list(self.number)
+        spec, keys = CUBES[self.cube], self.keys
         dims = zip(*(keys[i] for i in at.tolist()), strict=True) if len(at) else ([] for _ in spec.dims)
         columns: dict[str, list[Any]] = {
             name: list(values) for name, values in zip(spec.dims, dims, strict=True)
