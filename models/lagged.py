@@ -87,6 +87,7 @@ class Copy:
 
     def __init__(self, shape: Shape, graph: bytes, weights: Weights) -> None:
         self._shape = shape
+        self.table = Table(shape.rows)
         self._rows = {
             "embedding": np.zeros((shape.rows, shape.width), np.float32),
             "bias": np.zeros(shape.rows, np.float32),
@@ -98,9 +99,10 @@ class Copy:
 
     def put(self, weights: Weights) -> None:
         """Take on other weights; rows that they leave out cannot be reached any more."""
-        self.table = Table(self._shape.rows)
-        owned = weights.id != 0
-        self.table.put(weights.id[owned], weights.row[owned])
+        ids = np.zeros(self._shape.rows, np.uint64)
+        ids[weights.row] = weights.id
+        moved = np.flatnonzero(ids != self.table.ids)
+        self.table.put(ids[moved], moved)
         self._rows["embedding"][weights.row] = weights.embedding
         self._rows["bias"][weights.row] = weights.bias
         self._rows["category"][...] = weights.category
