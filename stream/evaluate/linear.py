@@ -1,4 +1,4 @@
-"""A linear model of river on our features, behind river's own verbs, `learn_one` and `predict_proba_one`.
+"""A linear model of river on our features, behind river's own verbs, `learn_one` and `predict_proba_many`.
 
 What liverank is compared with; the other file that imports river is `stream.monitor.detectors`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from river.linear_model import LogisticRegression
 from river.optim import Adam
 from river.preprocessing import StandardScaler
@@ -25,8 +26,8 @@ class Classifier(Protocol):
         """Learn from one."""
         ...
 
-    def predict_proba_one(self, x: dict[str, float]) -> dict[bool, float]:
-        """Chance of False and True."""
+    def predict_proba_many(self, x: pd.DataFrame) -> pd.DataFrame:
+        """Chance of False and True, of each row."""
         ...
 
 
@@ -49,8 +50,8 @@ class Linear:
 
     def predict(self, features: Array) -> Array:
         """Chance of a click (float64 [N]) of items with these features (float32 [N, F])."""
-        p = np.array([self._model.predict_proba_one(x).get(True, 0.5) for x in _rows(features)])
-        p = np.clip(p, 1e-9, 1 - 1e-9)
+        frame = pd.DataFrame(features.astype(np.float64), columns=list(FEATURES), copy=False)
+        p = np.clip(self._model.predict_proba_many(frame)[True].to_numpy(), 1e-9, 1 - 1e-9)
         scaled: Array = p / (p + (1 - p) * self._others / self._kept)
         return scaled
 
