@@ -81,11 +81,17 @@ class Served:
         none = Assigned(np.zeros(0, np.int64), np.zeros(0, np.uint64), [])
         first = Delta(self.shape.schema, self._dense, none, [], graph=self._graph)
         twin = Served(self.shape, first, *self._where) if into is None else into
+        # most rows of items may be nobody's, there and here
+        owned = (self.table.ids != 0) | (twin.table.ids != 0)
+        owned[: self.shape.cold] = True
+        used = np.flatnonzero(owned)
         twin.table, twin.names = deepcopy(self.table), list(self.names)
         twin.trending = self.trending.copy()
-        for mine, its in ((self.rows, twin.rows), (self._dense, twin._dense)):
-            for name, array in mine.items():
-                np.copyto(its[name], array)
+        for name, array in self._dense.items():
+            np.copyto(twin._dense[name], array)
+        for name, array in self.rows.items():
+            rows = used if name in self._items else slice(None)
+            twin.rows[name][rows] = array[rows]
         twin._refresh()
         return twin
 
