@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from models.admission import Admission, resolve
-from models.batch import CONTEXTS, Array, Lesson, Lists, Shape
+from models.batch import CONTEXTS, Array, F, Lesson, Lists, Shape
 from models.columns import Column, pack_all, unpack_all
 from models.covisitation import Covisitation
 from models.delta import Dirty, Group, Owners, changed, snapshot_delta, take_delta
@@ -332,6 +332,10 @@ def compile_kernels(shape: Shape) -> None:
     learner.count_acts(ids, bucket, flag, flag, ts, history, np.zeros(history.shape, np.float32), context)
     learner.pairs.refresh()
     learner.items.trending(2, 1, learner.table.ids)
+    features, place = np.zeros((2, F), np.float32), np.zeros(2, np.int16)
+    one, categories = history[:1], np.ones((1, shape.history), np.uint16)
+    age = np.zeros(one.shape, np.float32)
+    learner.learn(Lists(np.array([0, 2]), ids, bucket, features, place, one, categories, age, flag))
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -204,21 +203,22 @@ class Trainer:
         item, bias, history, *columns = given
         vectors, batch = Vectors(item, bias, history), Batch(*columns)
         now = self._dense.now()
-        weights = added(now) | self._counted
+        weights, rows = added(now) | self._counted, bias
+        leaves = {} if again else {name: now[name].detach().requires_grad_() for name in IN_ROWS}
         if again:
             weights["lately"] = torch.zeros_like(weights["lately"])
-            figures, found = compiled.total(weights, bias, batch, self._conversions)
-            rest: Sequence[Tensor] = ()
         else:
             vectors = Vectors(*(vector.requires_grad_() for vector in vectors))
-            leaves = {name: now[name].detach().requires_grad_() for name in IN_ROWS}
             rows = self._of_rows(leaves, vectors, batch)
-            figures, found = compiled.total(weights, rows, batch, self._conversions)
-            ends = torch.autograd.grad(rows, [*leaves.values(), *vectors], found.pop("rows"))
-            found |= zip(leaves, ends, strict=False)
-            rest = ends[len(leaves) :]
-        gradient = self._dense.gradient(found | of_factors(now, found))
-        return torch.stack([*figures, torch.linalg.vector_norm(gradient)]), gradient, *rest
+        figures, found = compiled.total(weights, rows, batch, self._conversions)
+        ends: tuple[Tensor, ...] = ()
+        if not again:
+            ends = torch.autograd.grad(rows, [*leaves.values(), *vectors], found["rows"])
+        gradient = self._dense.gradient(
+            found | of_factors(now, found) | dict(zip(leaves, ends, strict=False))
+        )
+        norm = torch.linalg.vector_norm(gradient)
+        return torch.stack([*figures, norm]), gradient, *ends[len(leaves) :]
 
     def _step_rows(self, where: Where, gradients: Vectors, lists: int, rate: float) -> None:
         """Rows learn from what is theirs in the vectors' gradients: an item and its category the same."""
@@ -255,7 +255,10 @@ class Trainer:
         batch, n = batch_of(lists, None, self.device), len(lists.item)
         weights = added(self._dense.mean()) | self._counted
         rows = self._of_rows(weights, self._vectors(self._where(lists), batch), batch)
-        out = self._scores(weights, rows, batch)
+        if self.device.type == "cpu":
+            out = compiled.scores(weights, batch.x, rows, batch.place)
+        else:
+            out = self._scores(weights, rows, batch)
         return Prediction(*(a.float().cpu().numpy()[:n] for a in (out.score, probabilities(out))))
 
     def observe(self, features: Array) -> None:
@@ -360,8 +363,6 @@ class Trainer:
             return of_rows(w, vectors.item, vectors.bias, user, batch.of).float()
 
     def _scores(self, w: Weights, rows: Tensor, batch: Batch) -> Outputs:
-        if self.device.type == "cpu":
-            return compiled.scores(w, batch.x, rows, batch.place)
         with self._precision():
             return Outputs(*(column.float() for column in scores(w, batch.x, rows, batch.place)))
 

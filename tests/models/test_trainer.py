@@ -50,6 +50,23 @@ def test_learning_is_deterministic() -> None:
     assert run() == run()
 
 
+@pytest.mark.parametrize("policy", ["full", "head", "lora"])
+def test_compiled_steps_are_those_of_torch(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.policy.WARM", 1)
+    mine, theirs = trainer(policy=policy), trainer(policy=policy)
+    monkeypatch.setattr(theirs, "_slopes", theirs._loss)
+    rng = np.random.default_rng(0)
+    for again in (False, True, False, False, True):
+        batch = lists(rng, 32)
+        for t in (mine, theirs):
+            t.observe(batch.features)
+        losses = [t.learn(batch, 0.001, again=again) for t in (mine, theirs)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for a, b in ((mine.parts(), theirs.parts()), (mine.rows(), theirs.rows())):
+        for name, array in a.items():
+            np.testing.assert_allclose(array, b[name], rtol=0, atol=2e-4, err_msg=name)
+
+
 def test_seed_matters() -> None:
     batch = lists(np.random.default_rng(0), 16)
     assert trainer(0).learn(batch) != trainer(1).learn(batch)
