@@ -213,7 +213,7 @@ class Trainer:
         figures, found = compiled.total(weights, rows, batch, self._conversions)
         ends: tuple[Tensor, ...] = ()
         if not again:
-            ends = torch.autograd.grad(rows, [*leaves.values(), *vectors], found["rows"])
+            ends = torch.autograd.grad(rows @ found["rows"], [*leaves.values(), *vectors])
         gradient = self._dense.gradient(
             found | of_factors(now, found) | dict(zip(leaves, ends, strict=False))
         )
