@@ -179,10 +179,13 @@ class Guesses:
         lists = buffer.gather(numbers)
         fresh = buffer.guesses(numbers)
         self._near.append(lists.features[:, FEATURE["near_sum"]])
-        said = {self._fresh: fresh}
+        said, offset = {self._fresh: fresh}, buffer.column("offset", numbers)
         for name, copy in self._copies.items():
             served = None if copy.slot is None else copy.slot.served
-            said[name] = fresh if served is None else Guess(*learner.predict_with(served, lists))
+            if served is None:
+                said[name] = fresh
+            else:
+                said[name] = Guess(*learner.predict_with(served, copy.given(lists, offset)))
         if self._linear is not None:
             p = np.full((len(lists.item), len(TASKS)), np.nan, np.float32)
             p[:, 0] = score = self._linear.predict(lists.features)

@@ -11,14 +11,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from msgspec.structs import replace
 
-from models.batch import Array
+from models.batch import Array, F
 from models.covisitation import top_near
 from stream.checkpoint import Store
 from stream.evaluate.copies import Copy
 from stream.log import Output, Records
 from stream.rank.catalogue import Catalogue
 from stream.rank.decode import IMPRESSION, PURCHASE, Columns
-from stream.rank.features import gather_neighbours
+from stream.rank.features import gather_neighbours, write_features
 from stream.rank.feedback import NO_LIST
 from stream.rank.flood import Capped
 from stream.rank.given import Given, Seen, blank
@@ -41,7 +41,7 @@ class Joined(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Rank just before an act: what it knows of the visitor (row `visitor`), and would recommend."""
+    """Rank just before an event: what it knows of the visitor (row `visitor`), and would recommend."""
 
     publisher: OnDemand
     offset: int
@@ -54,6 +54,15 @@ class Moment(NamedTuple):
     def recommend(self, slot: Slot) -> Best:
         """All candidates, best first, as `slot` ranks them."""
         return self.publisher.order(self, slot)
+
+    def features(self, slot: Slot, items: Array, prices: Array, foreign: bool) -> Array:
+        """Features (float32 [n, F]) of a list as `slot` makes them, see `write_features`."""
+        features, categories = np.empty((len(items), F), np.float32), np.empty(len(items), np.uint16)
+        write_features(
+            features, categories, items, prices.copy(), foreign, self.visitor, self.now, self.memory,
+            slot.known, self.catalogue.known(), self.publisher.limits, self.publisher.scratch,
+        )  # fmt: skip
+        return features
 
     def near(self, limit: int) -> Array:
         """Up to `limit` ids (uint64) by co-visitation alone, best first."""
@@ -151,6 +160,7 @@ class WatchedRank(Rank):
             return super()._take(columns, given, share)
         for copy in self.copies.values():
             copy.follow(int(columns.ts[0]), self.slots["fresh"])
+        behind = any(copy.slot is not None for copy in self.copies.values())
         seen, done = blank(columns, self.shape.history), 0
         event = given.event
         rows = (event[name].tolist() for name in ("kind", "offset", "item", "slate", "first", "last"))
@@ -159,6 +169,10 @@ class WatchedRank(Rank):
             if kind == IMPRESSION:
                 self.audience.shown(offset, user, slate, shown[first:last])
                 self._slates[offset] = slate
+                if behind:
+                    self._play(given, seen, share, done, i)
+                    done = i
+                    self._freeze(given, i, share)
             elif kind <= PURCHASE:
                 if self.audience.wants(user, item):
                     self._play(given, seen, share, done, i)
@@ -172,6 +186,17 @@ class WatchedRank(Rank):
     def _play(self, given: Given, seen: Seen, share: Share, first: int, last: int) -> None:
         """Take events `first` to `last` - 1 of a batch in."""
         self._take_in(given._replace(event=given.event[first:last]), seen, share)
+
+    def _freeze(self, given: Given, i: int, share: Share) -> None:
+        """Let each copy make the features of the list at index `i`, before it is taken in."""
+        event = given.event[i]
+        moment, part = self._moment(event, share), slice(event["first"], event["last"])
+        if event["context"][0] != 0:
+            moment.memory.visitor["context"][moment.visitor] = event["context"]  # a list knows its own
+        items, prices, foreign = given.shown[part], given.price[part], bool(event["own"] == 0)
+        for copy in self.copies.values():
+            if copy.slot is not None:
+                copy.features[moment.offset] = moment.features(copy.slot, items, prices, foreign)
 
     def _moment(self, event: Array, share: Share) -> Moment:
         publisher = self.publisher

@@ -14,15 +14,21 @@ SMALL = Settings(
 )
 
 
-def lists(count, named=True, seed=0):
-    """Lists of 6 of 20 items, one every second, each followed by a click, often on the least id."""
+def lists(count, named=True, country=False, seed=0):
+    """Lists of 6 of 20 items, one every second, each followed by a click, often on the least id.
+
+    With `country` lists tell it, another each time.
+    """
     rng = np.random.default_rng(seed)
     records = []
     for k in range(count):
         ts, user = START_MS + 1000 * k, f"u{rng.integers(8)}"
         items = rng.permutation(20)[:6]
         slate = f"s{k}"
-        shown = Impression(user_id=user, ts=ts, items=[f"i{i}" for i in items], slate_id=slate)
+        context = {"country": "ab"[k % 2]} if country else None
+        shown = Impression(
+            user_id=user, ts=ts, items=[f"i{i}" for i in items], slate_id=slate, context=context
+        )
         clicked = f"i{min(items) if rng.random() < 0.8 else items[0]}"
         click = Click(user_id=user, ts=ts + 100, item_id=clicked, slate_id=slate if named else None)
         records += [record(shown), record(click)]
@@ -41,6 +47,7 @@ def acts(count, seed=0):
     return records
 
 
-def entry(ts, item_id):
+def entry(ts, item_id, category=""):
     """A record of the catalogue."""
-    return Recorded(ts, ("", 0), "items", item_id.encode(), encode_json(Item(item_id=item_id)))
+    item = Item(item_id=item_id, category=category)
+    return Recorded(ts, ("", 0), "items", item_id.encode(), encode_json(item))

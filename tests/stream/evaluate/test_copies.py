@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from models.batch import F
 from models.learner import Learner
 from models.served import Served
 from stream.evaluate.copies import Copy
 from stream.rank.models import Slot
 from stream.settings import shape_of
+from tests.models import toy
 from tests.stream.evaluate.streams import SMALL
 
 
@@ -52,3 +54,14 @@ def test_nothing_is_copied_before_there_is_a_model(learner):
     copy = Copy(lambda now: 0)
     copy.follow(0, Slot(learner.shape))
     assert copy.slot is None
+
+
+def test_a_copy_has_its_own_features_of_lists_once_and_else_those_they_have():
+    lists = toy.lists(np.random.default_rng(0), 3, size=4)
+    copy = Copy(lambda now: 0)
+    copy.features = {11: np.zeros((4, F), np.float32)}
+    its = copy.given(lists, np.array([10, 11, 12]))
+    assert np.array_equal(its.features[4:8], np.zeros((4, F)))
+    for same in (slice(0, 4), slice(8, 12)):
+        assert np.array_equal(its.features[same], lists.features[same])
+    assert np.array_equal(copy.given(lists, np.array([10, 11, 12])).features, lists.features)

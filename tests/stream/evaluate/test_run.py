@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.batch import FEATURE
 from models.gate import Verdict
 from stream.checkpoint import Store
 from stream.errors import Fatal
@@ -59,6 +60,24 @@ def naive(records, path):
         at = shown.items.index(clicked[shown.slate_id])
         reciprocal.append(1 / (1 + (scores > scores[at]).sum() + ((scores == scores[at]).sum() - 1) / 2))
     return reciprocal
+
+
+def features_of(copy, records, path):
+    """Features of the lists that a copy predicts: as the model has them, and as the copy does."""
+    options = Options(turn=16, sync_ms=(("1s", 1_000), ("never", None)), linear=False)
+    one = Run(records, still(SMALL), options, path, itertools.count().__next__)
+    given, made = one._copies[copy].given, []
+
+    def note(lists, offset):
+        its = given(lists, offset)
+        made.append((lists.features, its.features))
+        return its
+
+    one._copies[copy].given = note
+    catalogue = [entry(START_MS, f"i{i}", category=f"c{i % 3}") for i in range(20)]
+    for part in [catalogue, *turns(records, 16, HOUR_MS)]:
+        one.turn(part)
+    return [np.concatenate(features) for features in zip(*made, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +144,21 @@ def test_a_copy_that_is_renewed_at_every_turn_is_the_model_itself(tmp_path):
     options = Options(turn=16, sync_ms=(("1s", 1_000),), linear=False)
     figures = run(lists(160), tmp_path, options)
     assert figures.sync["1s"].mrr == pytest.approx(figures.ranking[FRESH]["second half"].mrr, abs=1e-9)
+
+
+def test_such_a_copy_sees_lists_as_the_model_does(tmp_path):
+    own, its = features_of("1s", lists(160, country=True), tmp_path)
+    assert len(own) > 6 * 70
+    assert np.array_equal(own, its)
+    assert len(set(own[:, FEATURE["category_ctr"]].tolist())) > 3
+
+
+def test_a_copy_that_is_not_renewed_counts_no_more_but_knows_what_the_visitor_did(tmp_path):
+    own, its = features_of("never", lists(320), tmp_path)
+    counted = FEATURE["popularity"]
+    assert its[:, counted].max() <= own[:96, counted].max() < own[-96:, counted].max()
+    for feature in ("own_events", "own_recency", "seen", "steps", "price"):
+        assert np.array_equal(own[:, FEATURE[feature]], its[:, FEATURE[feature]])
 
 
 def test_the_next_item_is_asked_for_before_it_is_touched(tmp_path):
