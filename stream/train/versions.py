@@ -39,6 +39,12 @@ REFUSED = 256
 TOLERANCE = 0.05
 """Share by which a loss may rise within one version: a world that drifts moves it by less, steadily."""
 
+CHANCE = float(np.log(700))
+"""Nats by which all labels together must have become less likely; of a version that is right, one in 700 is
+turned away (Markov's inequality). Standard errors alone are too strict where clicks are rare: on lists that
+happen to have few, whatever expects more is worse by many.
+"""
+
 PATIENCE = 5
 """Versions turned away in a row, after which the world is taken to have changed, not the data to be bad."""
 
@@ -77,7 +83,7 @@ class Gate:
     def judge(self, learned: Array) -> Verdict:
         """Whether the model may be published, after it `learned` these lists; else the first objection."""
         after = self._losses()
-        verdicts = [_tolerant(gate.judge(self._before[part], after[part])) for part in self._parts]
+        verdicts = [self._verdict(part, after) for part in self._parts]
         verdict = next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
         self._objections = 0 if verdict.accepted else self._objections + 1
         if self._objections > PATIENCE and self._knows_better(after, learned):
@@ -85,6 +91,17 @@ class Gate:
             verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
         self._refused = learned[:0] if verdict.accepted else learned[-REFUSED:]
         return verdict
+
+    def _verdict(self, part: slice, after: Array) -> Verdict:
+        """What some lists say; little harm, or what may be chance, is no objection."""
+        before, after = self._before[part], after[part]
+        verdict = gate.judge(before, after)
+        if verdict.reason != "worse":
+            return verdict
+        # the order of what nobody saw is one label, the items of all others have one each
+        labels = np.where(self._unseen, 1, np.diff(self._lists.start))[part]
+        little = verdict.after <= verdict.before * (1 + TOLERANCE)
+        return verdict._replace(accepted=bool(little or (labels * (after - before)).sum() <= CHANCE))
 
     def _losses(self) -> Array:
         if not len(self._lists):
@@ -100,11 +117,6 @@ class Gate:
         other = ~np.isin(self._numbers[refused], learned)
         gain = (self._before[refused] - after[refused])[other]
         return bool(len(gain) and np.isfinite(after).all() and gain.mean() > 0)
-
-
-def _tolerant(verdict: Verdict) -> Verdict:
-    within = np.isfinite(verdict.after) and verdict.after <= verdict.before * (1 + TOLERANCE)
-    return verdict._replace(accepted=True) if verdict.reason == "worse" and within else verdict
 
 
 class Versions:

@@ -98,6 +98,20 @@ def test_a_version_a_little_worse_everywhere_passes() -> None:
     assert verdict.accepted
 
 
+def test_what_may_be_chance_where_clicks_are_rare_does_not_speak_against_a_version() -> None:
+    buffer = Buffer(SHAPE, 1000, "fnw")
+    show(buffer, 0, 40, clicked=0)
+    buffer.judge(T0)
+    learner = Opinion(0.010)
+    it = gate(learner, buffer)
+    learner.p = 0.015
+    verdict = it.judge(LEARNED)
+    assert verdict.after - verdict.before > 100 * verdict.error
+    assert verdict.accepted
+    learner.p = 0.1  # 120 times nothing: once in 300,000 cases
+    assert not it.judge(LEARNED).accepted
+
+
 def test_without_judged_lists_nothing_speaks_against() -> None:
     learner = Opinion(0.1)
     it = gate(learner, Buffer(SHAPE, 10))
