@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from models.batch import Array, Lists
 from models.learner import Learner
 from models.quality import Histogram, auc, log_loss
 from models.served import Served
+from models.trainer import Prediction
 from stream.checkpoint import Store
 from stream.clickhouse import Store as ClickHouse
 from stream.log import Output
@@ -64,8 +66,7 @@ class Run:
     Attributes
     ----------
     versions
-        Everything that was served. The loss is that to expect on lists that nobody learns from, by what
-        visitors truly like.
+        Everything that was served. The loss is that to expect on lists that nobody learns from.
     """
 
     def __init__(self, path: Path, make: Callable[[Settings], Learner]) -> None:
@@ -108,6 +109,12 @@ class Run:
             self.runner.once()
             self._follow()
 
+    def loss(self, predict: Callable[[Lists], Prediction]) -> float:
+        """Click loss (nats) to expect of a model, by what visitors truly like."""
+        p, truth = predict(self._lists).p[:, 0], self._chance
+        no = np.zeros(len(p), np.bool_)
+        return float((truth * log_loss(p, ~no) + (1 - truth) * log_loss(p, no)).mean())
+
     def usual(self, first: float, last: float) -> float:
         """Median loss of what was served within these seconds."""
         return float(np.median([v.loss for v in self.versions if first <= v.second < last]))
@@ -131,10 +138,6 @@ class Run:
             total[row["counter"]] += int(row["count"])
         return total
 
-    def decisions(self) -> Counter[str]:
-        where = list(CUBES["models"].dims).index("decision")
-        return Counter(key[where] for key in rows(self.outcomes(), "models"))
-
     def quality(self, first: float, last: float) -> tuple[float, float]:
         """Prequential AUC and log loss (nats) of clicks on lists shown within these seconds."""
         sums: dict[int, Array] = {}
@@ -153,12 +156,8 @@ class Run:
                     self._served = Served.load(snapshot, self.shape)
                 elif update.slot == "fresh" and update.payload is not None and self._served is not None:
                     self._served.apply(update.payload)
-                    self.versions.append(Version(self.seconds, self._loss(self._served)))
-
-    def _loss(self, served: Served) -> float:
-        p, truth = self.session.learner.predict_with(served, self._lists).p[:, 0], self._chance
-        no = np.zeros(len(p), np.bool_)
-        return float((truth * log_loss(p, ~no) + (1 - truth) * log_loss(p, no)).mean())
+                    predict = partial(self.session.learner.predict_with, self._served)
+                    self.versions.append(Version(self.seconds, self.loss(predict)))
 
 
 def alerts(outcomes: list[Outcomes], store: ClickHouse, now: float) -> set[str]:
