@@ -1,8 +1,9 @@
 """Which items the same visitors touch soon after each other: decayed pair counts, bounded per item.
 
-An act on item i by a visitor who touched j before, ``age`` seconds ago, adds to the pair, both ways,
+An act on item i by a visitor who touched j before, ``age`` seconds ago and n other items since, adds to the
+pair, both ways,
 
-    w_ij += 2^(-age / pair half-life)
+    w_ij += 2^(-age / pair half-life) / (1 + n)
 
 and fades from then on with a half-life of its own. (An item that is clicked, then put into the cart,
 then bought adds three times: acts need no weights of their own.) Each item keeps its heaviest pairs

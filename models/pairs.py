@@ -89,7 +89,7 @@ def count_pairs(
             to = find(keys, rows, other)
             if to < 0:
                 continue
-            weight = decayed(1000.0 * age[i, h], pair_half_life)
+            weight = decayed(1000.0 * age[i, h], pair_half_life) / (1.0 + h)
             theirs = _forward(base, mass, weights, to, ts[i], half_life)
             _add(pairs, weights, row, other, weight * mine, 0.0, mine)
             _add(pairs, weights, to, items[i], weight * theirs, weight * theirs, theirs)

@@ -91,9 +91,9 @@ def naive(acts: list[Act], alpha: float) -> dict[int, dict[int, float]]:
         return max(1.0, sum(0.5 ** ((at - ts) / 1000 / NEAR) for i, ts, *_ in acts if i == item))
 
     for item, ts, history, ages in acts:
-        for j, age in zip(history, ages, strict=True):
+        for n, (j, age) in enumerate(zip(history, ages, strict=True)):
             if j != item:
-                worth = 0.5 ** (age / PAIR)
+                worth = 0.5 ** (age / PAIR) / (1 + n)
                 weight[item][j] += worth * 0.5 ** ((last[item] - ts) / 1000 / NEAR)
                 weight[j][item] += worth * 0.5 ** ((last[j] - ts) / 1000 / NEAR)
     return {
@@ -110,9 +110,9 @@ def naive_amounts(acts: list[Act]) -> dict[int, dict[int, list[float]]]:
             last[touched] = max(last[touched], ts)
     found: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     for item, ts, history, ages in acts:
-        for j, age in zip(history, ages, strict=True):
+        for n, (j, age) in enumerate(zip(history, ages, strict=True)):
             if j != item:
-                for one, other, after in ((j, item, 0.5 ** (age / PAIR)), (item, j, 0.0)):
+                for one, other, after in ((j, item, 0.5 ** (age / PAIR) / (1 + n)), (item, j, 0.0)):
                     left = 0.5 ** ((last[one] - ts) / 1000 / NEAR)
                     found[one][other][0] += left * after
                     found[one][other][1] += left
@@ -185,7 +185,7 @@ def test_pairs_outlive_many_half_lives_of_the_base():
 def test_item_in_the_history_twice_counts_once_by_its_newest_act():
     pairs = made(alpha=0.0)
     count(pairs, (10, T, [11, 12, 11], [60.0, 60.0, 120.0]))
-    assert published(pairs, 0) == {11: 0.5, 12: 0.5}
+    assert published(pairs, 0) == {11: 0.5, 12: 0.25}
 
 
 def test_item_is_not_its_own_neighbour():
