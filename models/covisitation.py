@@ -16,7 +16,7 @@ the other item came after this one, and ``near_often``, how often the two met, w
 
 Rank adds this up over the k-th newest items j of a visitor's history, ``age`` seconds old:
 
-    score(i) = sum_k 0.9^k x 2^(-age_k / history half-life) x near_weight_ji(now)
+    score(i) = sum_k 0.7^k x 2^(-age_k / history half-life) x near_weight_ji(now)
 
 What is published is coarse, since most of a model's update is neighbours.
 """
@@ -35,7 +35,7 @@ from models.pairs import count_pairs, publish_pairs, repeated
 from models.statistics import decayed
 from models.table import EMPTY, Table, find
 
-BACK = 0.9
+BACK = 0.7
 """Each further item back in a history counts this much of the one before."""
 
 COUNTERS = 2
