@@ -213,7 +213,8 @@ class Session:
         # where no lists are shown, nothing but the messages themselves says what time it is
         self.time.saw(seen if self.buffer.head or seen else self._sent_ms)
         newest = int(max(shown.ts.max(initial=0), acts.ts.max(initial=0)))
-        self.learner.see(np.concatenate([shown.lists.item, acts.item]), names, newest)
+        # an act is two sightings, also where nobody tells of the list it answers: pairs need a row at once
+        self.learner.see(np.concatenate([shown.lists.item, acts.item, acts.item]), names, newest)
         if len(shown):
             self.shadows.predict(shown, self.buffer.head, self.publisher.versions.shadow)
             guess, lately = self._predict(shown.lists), self.learner.trainer.lately

@@ -461,6 +461,15 @@ def test_without_lists_time_is_that_of_the_messages(stage: Stage) -> None:
     assert all(0 <= row["second"] - T0 / 1000 <= 2 for row in versions)
 
 
+def test_a_first_act_earns_its_item_a_row_and_being_shown_once_does_not(stage: Stage) -> None:
+    columns = acts(stage.shape, [1], [70]) | lists(stage.shape, [1], T0, [2])
+    stage.send(encode_binary(message(stage.shape, first=1, last=1, **columns)))
+    stage.turns(1, per_turn=0)
+    assert stage.role.session is not None
+    rows_of = stage.role.session.learner.table.lookup(np.array([70, 102, 103], np.uint64))
+    assert (rows_of >= 0).tolist() == [True, False, False]
+
+
 def test_a_snapshot_is_due_after_so_many_acts_too(settings: Settings, make: Make) -> None:
     checkpoints = msgspec.structs.replace(settings.checkpoints, events=50)
     stage = Stage(msgspec.structs.replace(settings, checkpoints=checkpoints), make)
