@@ -9,7 +9,7 @@ import pytest
 
 from models.amounts import AMOUNTS
 from models.batch import FEATURE, FEATURES, Array, F, Shape
-from models.covisitation import scratch
+from models.covisitation import BACK, scratch
 from models.table import Table
 from stream.ids import hash_id
 from stream.messages import Item
@@ -109,7 +109,7 @@ SHORT, LONG = 0.5, 2**-0.5
 CLICKS = LONG * (30 - 4 - 2)
 PAIRS = 2**-1
 """What 1,000 s leave of the pairs."""
-WORTH_B, WORTH_D = 2**-1 * PAIRS, 0.9**2 * 2**-1 * PAIRS
+WORTH_B, WORTH_D = 2**-1 * PAIRS, BACK**2 * 2**-1 * PAIRS
 FROM_B, FROM_D = WORTH_B * 0.8, WORTH_D * 0.5
 TASTE = 1 + 0.9 + 0.81
 
@@ -273,7 +273,7 @@ def test_what_was_dismissed_is_no_taste() -> None:
     memory = _memory()
     memory.history[1, 0]["flags"] = DISMISSED
     found = _of(_write([B, A, C], memory=memory), 1)
-    assert found["near_sum"] == found["near_max"] == pytest.approx(FROM_D / 0.9)
+    assert found["near_sum"] == found["near_max"] == pytest.approx(FROM_D / BACK)
     assert found["near_items"] == 1
     assert found["category_last"] == 0
     assert found["category_share"] == pytest.approx(1 / 1.9)
