@@ -109,6 +109,11 @@ class Admission:
         self._counted = 0
         self._free = np.arange(shape.rows - 1, shape.cold - 1, -1)
 
+    @property
+    def roomy(self) -> bool:
+        """Whether more rows are free than taking some back leaves."""
+        return len(self._free) > len(self.seen) // EVICTED_AT_ONCE
+
     def admit(self, ids: Array) -> Admitted:
         """Count sightings of `ids` (uint64; 0 is nobody) and give rows to those that earned one.
 

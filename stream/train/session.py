@@ -213,8 +213,10 @@ class Session:
         # where no lists are shown, nothing but the messages themselves says what time it is
         self.time.saw(seen if self.buffer.head or seen else self._sent_ms)
         newest = int(max(shown.ts.max(initial=0), acts.ts.max(initial=0)))
-        # an act is two sightings, also where nobody tells of the list it answers: pairs need a row at once
-        self.learner.see(np.concatenate([shown.lists.item, acts.item, acts.item]), names, newest)
+        ids = [shown.lists.item, acts.item]
+        if self.learner.admission.roomy:  # then an act earns a row by itself: pairs count between rows alone
+            ids.append(acts.item)
+        self.learner.see(np.concatenate(ids), names, newest)
         if len(shown):
             self.shadows.predict(shown, self.buffer.head, self.publisher.versions.shadow)
             guess, lately = self._predict(shown.lists), self.learner.trainer.lately

@@ -65,6 +65,14 @@ def test_old_sightings_fade() -> None:
     assert a.sketch.max() <= 1
 
 
+def test_who_has_taken_rows_back_has_no_room() -> None:
+    a = admission(admit_after=1)
+    assert a.roomy
+    for first in range(1, 200, 10):
+        a.admit(ids(np.arange(first, first + 10)))
+    assert not a.roomy
+
+
 def test_restored_admission_gives_the_same_rows() -> None:
     a = admission()
     rng = np.random.default_rng(0)

@@ -461,13 +461,17 @@ def test_without_lists_time_is_that_of_the_messages(stage: Stage) -> None:
     assert all(0 <= row["second"] - T0 / 1000 <= 2 for row in versions)
 
 
-def test_a_first_act_earns_its_item_a_row_and_being_shown_once_does_not(stage: Stage) -> None:
+@pytest.mark.parametrize("roomy", [True, False])
+def test_while_rows_are_free_a_first_act_earns_one_and_being_shown_once_does_not(
+    stage: Stage, roomy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.admission.Admission.roomy", roomy)
     columns = acts(stage.shape, [1], [70]) | lists(stage.shape, [1], T0, [2])
     stage.send(encode_binary(message(stage.shape, first=1, last=1, **columns)))
     stage.turns(1, per_turn=0)
     assert stage.role.session is not None
     rows_of = stage.role.session.learner.table.lookup(np.array([70, 102, 103], np.uint64))
-    assert (rows_of >= 0).tolist() == [True, False, False]
+    assert (rows_of >= 0).tolist() == [roomy, False, False]
 
 
 def test_a_snapshot_is_due_after_so_many_acts_too(settings: Settings, make: Make) -> None:
