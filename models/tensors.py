@@ -88,6 +88,9 @@ def padded(array: Array, count: int) -> Array:
 
 
 def moved(array: Array, device: torch.device) -> Tensor:
-    """The array on the device: its own memory on the CPU; to a GPU by pinned memory, not waited for."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    """The array on the device: on the CPU its own memory, to a GPU by pinned memory and not waited for.
+
+    What cannot be written to, as decoded messages cannot, is copied.
+    """
+    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

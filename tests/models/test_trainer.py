@@ -223,6 +223,16 @@ def test_missing_features_do_not_spoil_a_batch() -> None:
     assert np.isfinite(t.predict(batch).p).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_lists_may_be_read_only_as_decoded_messages_are() -> None:
+    batch = lists(np.random.default_rng(0), 8)
+    for column in vars(batch).values():
+        column.flags.writeable = False
+    t = trainer()
+    assert np.isfinite(t.learn(batch))
+    assert len(t.predict(batch).score) == len(batch.item)
+
+
 def test_empty_batch_is_no_step() -> None:
     t = trainer()
     none = lists(np.random.default_rng(0), 0)
