@@ -138,6 +138,10 @@ class Run:
             total[row["counter"]] += int(row["count"])
         return total
 
+    def decisions(self) -> Counter[str]:
+        where = list(CUBES["models"].dims).index("decision")
+        return Counter(key[where] for key in rows(self.outcomes(), "models"))
+
     def quality(self, first: float, last: float) -> tuple[float, float]:
         """Prequential AUC and log loss (nats) of clicks on lists shown within these seconds."""
         sums: dict[int, Array] = {}

@@ -112,20 +112,22 @@ def test_features_beyond_all_measure(run: Run, usual: Run, value: float) -> None
     assert_it_holds(run, usual)
 
 
-def stumble(run: Run, factor: float, steps: int, monkeypatch: Any) -> list[tuple[float, bool]]:
+def stumble(
+    run: Run, factor: float, steps: int, monkeypatch: Any
+) -> tuple[list[tuple[float, bool]], list[float | None]]:
     """Let the next steps be so many times too large.
 
-    Returns a list that grows: of each version that the gate is shown the loss to expect, and its decision.
+    Returns two lists that grow: of each version that the gate is shown the loss to expect, and its decision;
+    and the rate of each step, None where it is the usual.
     """
     shown: list[tuple[float, bool]] = []
-    learner, taken = run.session.learner, 0
+    taken: list[float | None] = []
+    learner = run.session.learner
     learn, judge = learner.learn, Gate.judge
 
     def far(*args: Any, **kwargs: Any) -> float:
-        nonlocal taken
-        taken += 1
-        rate = factor * run.settings.train.learning_rate if taken <= steps else None
-        return learn(*args, learning_rate=rate, **kwargs)
+        taken.append(factor * run.settings.train.learning_rate if len(taken) < steps else None)
+        return learn(*args, learning_rate=taken[-1], **kwargs)
 
     def note(gate: Gate, learned: Array) -> Verdict:
         verdict = judge(gate, learned)
@@ -134,21 +136,27 @@ def stumble(run: Run, factor: float, steps: int, monkeypatch: Any) -> list[tuple
 
     monkeypatch.setattr(learner, "learn", far)
     monkeypatch.setattr(Gate, "judge", note)
-    return shown
+    return shown, taken
 
 
-@pytest.mark.parametrize("steps", [20, 100])
-def test_steps_a_hundred_times_too_large(run: Run, usual: Run, steps: int, monkeypatch: Any) -> None:
-    shown = stumble(run, 100, steps, monkeypatch)
+@pytest.mark.parametrize(("steps", "rejected"), [(1, 0), (20, 1), (100, 3)])
+def test_steps_a_hundred_times_too_large(
+    run: Run, usual: Run, steps: int, rejected: int, monkeypatch: Any
+) -> None:
+    before = run.decisions()["rejected"]
+    shown, taken = stumble(run, 100, steps, monkeypatch)
     run.live(POISON_S + AFTER_S)
+    assert len(taken) > steps
     assert_it_holds(run, usual)
+    assert run.decisions()["rejected"] - before >= rejected
     limit = BAD * run.usual(WARM_S - 10, WARM_S)
+    bad = [accepted for loss, accepted in shown if loss > limit]
     # some spoil a version (others do it good): one may look well on the gate's lists, but does not stay
-    assert not all(accepted for loss, accepted in shown if loss > limit)
+    assert not (rejected and all(bad))
 
 
 def test_steps_a_thousand_times_too_large(run: Run, usual: Run, store: ClickHouse, monkeypatch: Any) -> None:
-    shown = stumble(run, 1000, 150, monkeypatch)
+    shown, _ = stumble(run, 1000, 150, monkeypatch)
     run.live(POISON_S / 2)
     limit = BAD * run.usual(WARM_S - 10, WARM_S)
     bad = [accepted for loss, accepted in shown if loss > limit]
