@@ -182,8 +182,7 @@ class Trainer:
         Its arguments are those of `Vectors` and `Batch`; it has no effects, see `models.graphs`.
         """
         again, _ = how
-        item, bias, history, *columns = given
-        vectors, batch = Vectors(item, bias, history), Batch(*columns)
+        vectors, batch = _apart(given)
         flat = self._dense.leaf()
         leaves = [flat]
         if not again:
@@ -200,10 +199,9 @@ class Trainer:
     def _compiled_loss(self, how: tuple[bool, str], *given: Tensor) -> tuple[Tensor, ...]:
         """The same by `models.compiled`: torch finds the gradients of what is in `rows` alone."""
         again, _ = how
-        item, bias, history, *columns = given
-        vectors, batch = Vectors(item, bias, history), Batch(*columns)
+        vectors, batch = _apart(given)
         now = self._dense.now()
-        weights, rows = added(now) | self._counted, bias
+        weights, rows = added(now) | self._counted, vectors.bias
         leaves = {} if again else {name: now[name].detach().requires_grad_() for name in IN_ROWS}
         if again:
             weights["lately"] = torch.zeros_like(weights["lately"])
@@ -378,6 +376,12 @@ class Trainer:
 
     def _tensor(self, array: Array) -> Tensor:
         return moved(array, self.device)
+
+
+def _apart(given: tuple[Tensor, ...]) -> tuple[Vectors, Batch]:
+    """Arguments of a loss, which are tensors alone so that graphs can be recorded of it."""
+    item, bias, history, *columns = given
+    return Vectors(item, bias, history), Batch(*columns)
 
 
 def _copied(weights: Weights) -> dict[str, Array]:
