@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from models.batch import Array, Shape
+from models.admission import resolve
+from models.batch import Array, Lists, Shape
 from models.scorer import Scorer
 from models.table import Table
 
@@ -33,6 +34,20 @@ class Older(Protocol):
         place: Array | None = None,
     ) -> tuple[Array, Array]:
         """See `models.scorer.Scorer.score`."""
+
+
+def said_by(older: Older, lists: Lists, cold: int) -> tuple[Array, Array]:
+    """Score [N] and probabilities [N, T] of lists; items without a row have one of the first `cold`."""
+    return older.score(
+        lists.features,
+        resolve(older.table.lookup(lists.item), lists.item, cold),
+        lists.category,
+        np.repeat(np.arange(len(lists)), np.diff(lists.start)),
+        resolve(older.table.lookup(lists.history), lists.history, cold),
+        lists.history_category,
+        lists.age,
+        lists.place,
+    )
 
 
 class Weights(NamedTuple):

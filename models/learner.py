@@ -15,7 +15,7 @@ from models.columns import Column, pack_all, unpack_all
 from models.covisitation import Covisitation
 from models.delta import Dirty, Group, Owners, changed, snapshot_delta, take_delta
 from models.export import cached
-from models.lagged import Older, Weights, copy_weights
+from models.lagged import Older, Weights, copy_weights, said_by
 from models.names import Names, by_id
 from models.served import PRIOR
 from models.statistics import Statistics, buckets_in
@@ -138,19 +138,7 @@ class Learner:
 
     def predict_with(self, older: Older, lists: Lists) -> Prediction:
         """Score lists with an older copy of the model."""
-        cold = self.shape.cold
-        return Prediction(
-            *older.score(
-                lists.features,
-                resolve(older.table.lookup(lists.item), lists.item, cold),
-                lists.category,
-                np.repeat(np.arange(len(lists)), np.diff(lists.start)),
-                resolve(older.table.lookup(lists.history), lists.history, cold),
-                lists.history_category,
-                lists.age,
-                lists.place,
-            )
-        )
+        return Prediction(*said_by(older, lists, self.shape.cold))
 
     def learn(
         self,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from stream.errors import SettingsError
+from stream.evaluate.apart import Apart
 from stream.evaluate.figures import Figures
 from stream.evaluate.render import tell
 from stream.evaluate.run import Options, evaluate
@@ -49,20 +47,22 @@ def run(
     Fatal
         When the file cannot be read, or has no events.
     """
-    recording = read(file, kind)
-    _tell_broken(recording, file.name, console)
-    records = recording.records[:limit]
-    folder = tempfile.TemporaryDirectory(prefix="liverank-")
-    with folder as directory, _bar(file.name, console) as bar, _quiet("stream.train"):
-        task = bar.add_task("", total=len(records))
-        figures, speed = evaluate(
-            records,
-            settings,
-            options,
-            Path(directory),
-            timer=time.monotonic,
-            progress=lambda done: bar.update(task, completed=done),
-        )
+    with Apart() as train:  # it comes up while the file is read
+        recording = read(file, kind)
+        _tell_broken(recording, file.name, console)
+        records = recording.records[:limit]
+        folder = tempfile.TemporaryDirectory(prefix="liverank-")
+        with folder as directory, _bar(file.name, console) as bar:
+            task = bar.add_task("", total=len(records))
+            figures, speed = evaluate(
+                records,
+                settings,
+                options,
+                Path(directory),
+                train,
+                timer=time.monotonic,
+                progress=lambda done: bar.update(task, completed=done),
+            )
     console.print(tell(speed), highlight=False, soft_wrap=True)
     return figures
 
@@ -80,18 +80,6 @@ def _interval(name: str) -> int | None:
     if unit not in UNITS or not count.isdigit() or int(count) == 0:
         raise SettingsError(f"--sync {name}: a number and {', '.join(UNITS)}, for example 10m; or never")
     return int(count) * UNITS[unit]
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep a logger from talking into the bar: what train would say is counted, and told with the figures."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _tell_broken(recording: Recording, name: str, console: Console) -> None:

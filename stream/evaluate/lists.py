@@ -1,29 +1,28 @@
 """What was predicted of shown lists, by the model, its copies and the baselines; and what came of them.
 
-The model's predictions are those that train makes when a list arrives, before anything is learned of it.
+The model's predictions are those that train makes when a list arrives, before anything is learned of it. The
+others are asked when rank sends it off.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from models.batch import FEATURE, TASKS, Array
-from stream.errors import Fatal
+from models.batch import CLICK, FEATURE, TASKS, Array, Lists
+from models.lagged import said_by
 from stream.evaluate.baselines import RULES, Rules
 from stream.evaluate.copies import Copy
-from stream.evaluate.linear import Linear
 from stream.evaluate.measures import by_place
 from stream.evaluate.watch import Joined, Moment
 from stream.train.buffer import Guess
 from stream.train.join import starts
-from stream.train.session import Session
 
-AT_ONCE = 4096
-"""Lists looked at together."""
+if TYPE_CHECKING:
+    from stream.evaluate.linear import Linear  # river takes seconds to come up
 
 
 class Table(NamedTuple):
@@ -101,54 +100,54 @@ class Shown:
 
 
 class Guesses:
-    """What the model, its copies and the linear model say of each list when it arrives at train.
+    """What the model, its copies and the linear model say of each list, before anything is learned of it.
 
     Parameters
     ----------
-    session
-        Of train.
     copies
         By name.
     linear
         None: it is left out.
     fresh
         What the model itself is called.
+    cold
+        Rows that items without one share.
     """
 
-    def __init__(
-        self, session: Session, copies: Mapping[str, Copy], linear: Linear | None, fresh: str
-    ) -> None:
-        self._session, self._copies, self._linear, self._fresh = session, copies, linear, fresh
-        self._next = 0
-        self._unlearned: deque[int] = deque()
+    def __init__(self, copies: Mapping[str, Copy], linear: Linear | None, fresh: str, cold: int) -> None:
+        self._copies, self._linear, self._fresh, self._cold = copies, linear, fresh, cold
+        self._waiting: deque[dict[str, Guess | None]] = deque()
+        self._unlearned: deque[Array] = deque()
         self._guesses: dict[str, list[Guess]] = {}
         self._near: list[Array] = [np.zeros(0, np.float32)]
 
-    def look(self, settled: int) -> None:
-        """After a turn of train: note what was said of new lists.
-
-        Parameters
-        ----------
-        settled
-            Lists older than this (ms) have waited for their labels: the linear model learns them.
-
-        Raises
-        ------
-        Fatal
-            When new lists have left the buffer of train already.
-        """
-        buffer = self._session.buffer
-        if self._next < buffer.tail:
-            raise Fatal("a turn has more lists than train keeps: take a smaller --turn")
-        while self._next < buffer.head:
-            numbers = np.arange(self._next, min(buffer.head, self._next + AT_ONCE))
-            self._next += len(numbers)
-            seen = numbers[~buffer.column("unseen", numbers)]
-            if len(seen):
-                self._note(seen)
-                self._unlearned.extend(seen.tolist() if self._linear else ())
+    def shown(self, lists: Lists, offset: Array) -> None:
+        """Lists on their way to train: note what all others say of them."""
+        if not len(lists):
+            return
+        said: dict[str, Guess | None] = dict.fromkeys(self._copies)  # None: what the model says
+        for name, copy in self._copies.items():
+            if copy.slot is not None and copy.slot.served is not None:
+                given = copy.given(lists, offset)
+                said[name] = Guess(*said_by(copy.slot.served, given, self._cold))
         if self._linear is not None:
-            self._learn(self._linear, settled)
+            p = np.full((len(lists.item), len(TASKS)), np.nan, np.float32)
+            p[:, 0] = score = self._linear.predict(lists.features)
+            said["river linear"] = Guess(score, p)
+            self._unlearned.extend(np.split(lists.features, lists.start[1:-1]))
+        self._near.append(lists.features[:, FEATURE["near_sum"]])
+        self._waiting.append(said)
+
+    def learned(self, guess: Guess, settled: Sequence[Array | None]) -> None:
+        """What the model said of the lists `shown` longest ago; the linear model learns what has settled."""
+        if len(guess.score):
+            for name, own in ({self._fresh: guess} | self._waiting.popleft()).items():
+                self._guesses.setdefault(name, []).append(guess if own is None else own)
+        if self._linear is not None:
+            for labels in settled:
+                features = self._unlearned.popleft()
+                if labels is not None:
+                    self._linear.learn(features, labels & CLICK > 0)
 
     def table(self, shown: Shown) -> Table:
         """Everything, with the labels that `shown` has by now."""
@@ -162,33 +161,3 @@ class Guesses:
         score |= {name: columns[0].astype(np.float64) for name, columns in joined.items()}
         p = {name: columns[1] for name, columns in joined.items()}
         return Table(start, offset, labels, named, score, p)
-
-    def _learn(self, linear: Linear, settled: int) -> None:
-        buffer = self._session.buffer
-        while self._unlearned:
-            number = np.array([self._unlearned[0]])
-            if number[0] >= buffer.tail:
-                if int(buffer.column("broker_ts", number)[0]) > settled:
-                    break
-                lists = buffer.gather(number)
-                linear.learn(lists.features, (lists.labels & 1).astype(bool))
-            self._unlearned.popleft()
-
-    def _note(self, numbers: Array) -> None:
-        learner, buffer = self._session.learner, self._session.buffer
-        lists = buffer.gather(numbers)
-        fresh = buffer.guesses(numbers)
-        self._near.append(lists.features[:, FEATURE["near_sum"]])
-        said, offset = {self._fresh: fresh}, buffer.column("offset", numbers)
-        for name, copy in self._copies.items():
-            served = None if copy.slot is None else copy.slot.served
-            if served is None:
-                said[name] = fresh
-            else:
-                said[name] = Guess(*learner.predict_with(served, copy.given(lists, offset)))
-        if self._linear is not None:
-            p = np.full((len(lists.item), len(TASKS)), np.nan, np.float32)
-            p[:, 0] = score = self._linear.predict(lists.features)
-            said["river linear"] = Guess(score, p)
-        for name, guess in said.items():
-            self._guesses.setdefault(name, []).append(guess)

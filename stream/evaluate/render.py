@@ -27,13 +27,13 @@ def tell(speed: Speed) -> str:
     """How fast it was, in a line.
 
     >>> tell(Speed(1000, 4.0, 1.0, 0.5, 1.5, 1.0))
-    '1,000 events in 4.0 s (250/s): start 1.0 s, rank 0.5 s, train 1.5 s, what they are compared with 1.0 s'
+    '1,000 events in 4.0 s (250/s): start 1.0 s, rank 0.5 s, others 1.5 s, train alone 1.0 s'
     """
     rate = speed.events / max(speed.seconds, 1e-9)
     return (
         f"{speed.events:,} events in {speed.seconds:.1f} s ({rate:,.0f}/s): "
-        f"start {speed.start:.1f} s, rank {speed.rank:.1f} s, train {speed.train:.1f} s, "
-        f"what they are compared with {speed.others:.1f} s"
+        f"start {speed.start:.1f} s, rank {speed.rank:.1f} s, "
+        f"others {speed.others:.1f} s, train alone {speed.train:.1f} s"
     )
 
 

@@ -1,8 +1,9 @@
-"""One run: the stream in turns through rank and train on a log in memory, and the figures at its end.
+"""One run: the stream in turns through rank and train, each on a log in memory, and the figures at its end.
 
-A turn: some events enter the log, each at its own time; rank takes them in; train has a moment to learn and
-publishes a version; then what was predicted is noted. Rank's clock is the events', train's counts its turns:
-the same file gives the same figures, and train is as far behind as if a turn's events came each second.
+A turn: some events enter the log, each at its own time, and rank takes them in. While the next ones come,
+train has a moment to learn from these and publishes a version. Rank's clock is the events', train's counts
+turns: the same file gives the same figures, and train is as far behind as if the events of a turn came each
+second.
 """
 
 from __future__ import annotations
@@ -10,32 +11,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 
 from stream.checkpoint import Store
 from stream.errors import Fatal
+from stream.evaluate.apart import TICK_S, TICKS, Turns
 from stream.evaluate.copies import Copy, Moments, every, frozen
 from stream.evaluate.figures import Figures, figures_of_acts, figures_of_lists
 from stream.evaluate.following import Following
-from stream.evaluate.linear import Linear, logistic_regression
 from stream.evaluate.lists import Guesses, Shown
 from stream.evaluate.watch import WatchedRank
 from stream.log import Output
 from stream.memory import MemoryLog
 from stream.replay import Recorded
 from stream.runner import LIMIT, Runner
-from stream.settings import Arm, Settings
-from stream.train.role import Train
+from stream.settings import Arm, Settings, shape_of
+from stream.train.join import decode, merge, pick
+
+if TYPE_CHECKING:
+    from stream.evaluate.linear import Linear
 
 FRESH = "liverank"
 FROZEN = "frozen after 1/8"
-TICKS = 8
-"""Turns of train's loop in a turn: what it gets done in a second or so."""
-TICK_S = 2**-10
-"""Train's time from one to the next; short, for idle time counts as the stream's."""
 NEVER_S = 3e9
 """Seconds that no stream lasts."""
 
@@ -69,14 +69,14 @@ class Options:
 
 
 class Speed(NamedTuple):
-    """Seconds that a run took, and of these: until it began, rank, train, what they are compared with."""
+    """Seconds that a run took, and of these: until it began, rank, what it is compared with, train alone."""
 
     events: int
     seconds: float
     start: float
     rank: float
-    train: float
     others: float
+    train: float
 
 
 def evaluate(
@@ -84,6 +84,7 @@ def evaluate(
     settings: Settings,
     options: Options,
     directory: Path,
+    train: Turns,
     *,
     timer: Callable[[], float],
     progress: Callable[[int], None] = lambda _: None,
@@ -100,6 +101,8 @@ def evaluate(
         What to compare, and how finely.
     directory
         An empty one, for the initial model.
+    train
+        Not begun yet.
     timer
         Seconds, to tell the speed with.
     progress
@@ -115,7 +118,7 @@ def evaluate(
     events = [r for r in records if r.topic == "events"]
     if not events:
         raise Fatal("there are no events to evaluate on")
-    run = Run(events, still(settings), options, directory, timer)
+    run = Run(events, still(settings), options, directory, train, timer)
     done = 0
     for part in turns(records, options.turn, options.span_ms):
         run.turn(part)
@@ -149,7 +152,7 @@ def still(settings: Settings) -> Settings:
 
 
 class Run:
-    """The log, its clock, the roles, and those who watch.
+    """The log, its clock, rank, and those who watch; train has a log of its own.
 
     Parameters
     ----------
@@ -157,35 +160,30 @@ class Run:
         Of the stream, to be given turn by turn.
     settings
         `still`.
-    options, directory, timer
+    options, directory, train, timer
         As for `evaluate`.
     """
 
     def __init__(
         self, events: Sequence[Recorded], settings: Settings, options: Options, directory: Path,
-        timer: Callable[[], float],
+        train: Turns, timer: Callable[[], float],
     ) -> None:  # fmt: skip
         self._timer, self._began = timer, timer()
-        self._spent = dict.fromkeys(("rank", "train", "others"), 0.0)
+        self._spent = dict.fromkeys(("rank", "others", "train"), 0.0)
         self._options, self._events = options, events
-        self._wait = int(settings.train.click_wait_s * 1000)
         self._now = events[0].ts
+        self._train, self._answer = train, train.begin(settings, directory, self._clock())
         self._log, store = MemoryLog(settings.kafka.counts(), self._clock), Store(directory)
         self._copies = {name: Copy(when) for name, when in _moments(events, options).items()}
         self._shown, self._following = Shown(), Following(self._copies, FRESH)
-        self._listed = any(r.value.startswith(b'{"type":"impression"') for r in events)
-        self._linear = Linear(logistic_regression(), np.random.default_rng(settings.train.seed))
-        self._guesses: Guesses | None = None
-        self.rank = WatchedRank(
-            settings, store, self._shown if self._listed else self._following, self._copies
-        )
-        self.train = Train(settings, store)
-        self._ticks, self._first_s = 0, self._now // 1000
+        self._shape, self._guesses = shape_of(settings), None
+        if any(r.value.startswith(b'{"type":"impression"') for r in events):
+            linear = _linear(settings.train.seed) if options.linear else None
+            self._guesses = Guesses(self._copies, linear, FRESH, self._shape.cold)
+        audience = self._following if self._guesses is None else self._shown
+        self.rank = WatchedRank(settings, store, audience, self._copies)
         self._rank = Runner(self.rank, self._log, store, settings, self._clock)
-        self._train = Runner(self.train, self._log, store, settings, self._train_clock)
-        for runner in (self._rank, self._train):
-            runner.start(patience=0.0)
-        self._train.once(0.0)
+        self._rank.start(patience=0.0)
         self._start = timer() - self._began
 
     def turn(self, records: Sequence[Recorded]) -> None:
@@ -198,17 +196,20 @@ class Run:
             if record.topic == "events":
                 self._now = record.ts
                 self._append(record)
-        for name, step in (("rank", self._serve), ("train", self._learn), ("others", self._look)):
-            before = self._timer()
-            step()
-            self._spent[name] += self._timer() - before
+        self._time("rank", self._serve)
+        self._time("train", self._hear)
+        examples = self._log.outputs("examples")
+        self._answer = self._train.turn(self._clock(), examples)
+        self._time("others", lambda: self._look(examples))
         for record in records:
             if record.topic != "events":
                 self._append(record)
         self._forget()
 
     def figures(self) -> Figures:
-        """Figures of all that has passed."""
+        """Figures of all that has passed, at the end of it."""
+        self._time("train", self._hear)
+        self._time("others", lambda: self._look([]))
         synced, half = [name for name, _ in self._options.sync_ms], len(self._events) // 2
         if self._guesses is None:
             figures = figures_of_acts(self._following.placed(), self._following.acts, synced, half)
@@ -225,26 +226,30 @@ class Run:
     def _clock(self) -> float:
         return self._now / 1000
 
-    def _train_clock(self) -> float:
-        return self._first_s + self._ticks * TICK_S
+    def _time(self, what: str, step: Callable[[], None]) -> None:
+        before = self._timer()
+        step()
+        self._spent[what] += self._timer() - before
 
     def _serve(self) -> None:
         self._rank.once(0.0)
 
-    def _learn(self) -> None:
-        for _ in range(TICKS):
-            self._ticks += 1
-            self._train.once(0.0)
+    def _hear(self) -> None:
+        """Wait until train has learned the turn before; what it published can be read now."""
+        self._learned = self._answer()
+        self._log.append(self._learned.outputs)
 
     def _append(self, record: Recorded) -> None:
         self._log.append([Output(record.topic, record.key, record.value)])
 
-    def _look(self) -> None:
-        session = self.train.session
-        if self._listed and session is not None:
-            linear = self._linear if self._options.linear else None
-            self._guesses = self._guesses or Guesses(session, self._copies, linear, FRESH)
-            self._guesses.look(self._now - self._wait)
+    def _look(self, examples: list[Output]) -> None:
+        """Note what train said of the lists of the turn before, and what others say of those of this one."""
+        if self._guesses is not None:
+            self._guesses.learned(self._learned.guess, self._learned.settled)
+            if examples:
+                shown = merge([decode(each.value, self._shape, 0)[0] for each in examples]).shown
+                shown = pick(shown, np.flatnonzero(~shown.unseen))
+                self._guesses.shown(shown.lists, shown.offset)
 
     def _forget(self) -> None:
         """Drop from the log what everybody has read."""
@@ -252,6 +257,12 @@ class Run:
             self._log.expire(topic, 0, self._log.ends(topic)[0])
         for topic, read in self.rank.read.items():
             self._log.expire(topic, 0, read)
+
+
+def _linear(seed: int) -> Linear:
+    from stream.evaluate.linear import Linear, logistic_regression  # river takes seconds to come up
+
+    return Linear(logistic_regression(), np.random.default_rng(seed))
 
 
 def _moments(events: Sequence[Recorded], options: Options) -> dict[str, Moments]:

@@ -8,10 +8,12 @@ import pytest
 
 from models.batch import FEATURE
 from models.gate import Verdict
+from models.lagged import Copy as Older
 from stream.checkpoint import Store
 from stream.errors import Fatal
 from stream.evaluate import Options, evaluate
-from stream.evaluate.run import FRESH, TICK_S, TICKS, Run, still, turns
+from stream.evaluate.apart import TICK_S, TICKS, Here
+from stream.evaluate.run import FRESH, Run, still, turns
 from stream.log import Output
 from stream.memory import MemoryLog
 from stream.messages import Click, Impression, decode_event
@@ -27,25 +29,31 @@ HOUR_MS = 3_600_000
 
 
 def run(records, path, options=OPTIONS, settings=SMALL):
-    return evaluate(records, settings, options, path, timer=itertools.count().__next__)[0]
+    return evaluate(records, settings, options, path, Here(), timer=itertools.count().__next__)[0]
 
 
 def naive(records, path):
-    """MRR of every list: rank and train as they are, one turn after the other, and what train had guessed."""
+    """MRR of every list by what train had guessed: rank and train as they are, each with its log."""
     now = {"rank": records[0].ts / 1000, "train": START_MS // 1000}
-    settings = still(SMALL)
-    log, store = MemoryLog(settings.kafka.counts(), lambda: now["rank"]), Store(path)
+    settings, store = still(SMALL), Store(path)
+    logs = {name: MemoryLog(settings.kafka.counts(), lambda: now["rank"]) for name in now}
     role = Train(settings, store)
-    rank = Runner(Rank(settings, store), log, store, settings, lambda: now["rank"])
-    train = Runner(role, log, store, settings, lambda: now["train"])
+    rank = Runner(Rank(settings, store), logs["rank"], store, settings, lambda: now["rank"])
+    train = Runner(role, logs["train"], store, settings, lambda: now["train"])
     for runner in (rank, train):
         runner.start(patience=0.0)
     train.once(0.0)
+    passed_on = {"examples": 0, "model": 0}
     for part in turns(records, 16, HOUR_MS):
         for each in part:
             now["rank"] = each.ts / 1000
-            log.append([Output("events", each.key, each.value)])
+            logs["rank"].append([Output("events", each.key, each.value)])
         rank.once(0.0)
+        # the versions of the turn before are for the next one
+        for topic, source, sink in (("model", "train", "rank"), ("examples", "rank", "train")):
+            new = logs[source].outputs(topic)[passed_on[topic] :]
+            logs[sink].append(new)
+            passed_on[topic] += len(new)
         for _ in range(TICKS):
             now["train"] += TICK_S
             train.once(0.0)
@@ -65,7 +73,7 @@ def naive(records, path):
 def features_of(copy, records, path):
     """Features of the lists that a copy predicts: as the model has them, and as the copy does."""
     options = Options(turn=16, sync_ms=(("1s", 1_000), ("never", None)), linear=False)
-    one = Run(records, still(SMALL), options, path, itertools.count().__next__)
+    one = Run(records, still(SMALL), options, path, Here(), itertools.count().__next__)
     given, made = one._copies[copy].given, []
 
     def note(lists, offset):
@@ -140,10 +148,24 @@ def test_copies_that_are_never_renewed_stay_behind(tmp_path):
     assert not set(figures.sync) & set(figures.ranking)
 
 
-def test_a_copy_that_is_renewed_at_every_turn_is_the_model_itself(tmp_path):
+def test_a_copy_that_is_renewed_at_every_turn_is_the_model_that_rank_had(tmp_path):
+    records, train = lists(160), Here()
     options = Options(turn=16, sync_ms=(("1s", 1_000),), linear=False)
-    figures = run(lists(160), tmp_path, options)
-    assert figures.sync["1s"].mrr == pytest.approx(figures.ranking[FRESH]["second half"].mrr, abs=1e-9)
+    one = Run(records, still(SMALL), options, tmp_path, train, itertools.count().__next__)
+    versions, expected = [], []
+    for part in turns(records, 16, 1_000):
+        before = train.learning.role.session.buffer.head
+        one.turn(part)
+        session = train.learning.role.session
+        versions.append(Older(session.learner.shape, session.learner.graph(), session.learner.weights()))
+        if part[0].ts >= records[len(records) // 2].ts:
+            shown = session.buffer.gather(np.arange(before, session.buffer.head))
+            expected.append(session.learner.predict_with(versions[-3], shown).score)  # trained two turns ago
+    one.figures()
+    said = np.concatenate([guess.score for guess in one._guesses._guesses["1s"]])
+    expected = np.concatenate(expected)
+    assert len(expected) > 6 * 70
+    assert said[-len(expected) :] == pytest.approx(expected, abs=1e-5)
 
 
 def test_such_a_copy_sees_lists_as_the_model_does(tmp_path):
@@ -193,7 +215,7 @@ def test_what_is_said_of_an_item_is_told_after_the_events(tmp_path):
     told = []
     records = acts(40)
     timer = itertools.count().__next__
-    one = Run([records[0], *records[1:]], still(SMALL), OPTIONS, tmp_path, timer)
+    one = Run([records[0], *records[1:]], still(SMALL), OPTIONS, tmp_path, Here(), timer)
     absorb = one.rank.absorb
     one.rank.absorb = lambda r, now: told.append((r.topic, one._following.acts)) or absorb(r, now)
     one.turn([entry(records[0].ts, "i1"), *records[:16]])
@@ -204,7 +226,7 @@ def test_what_is_said_of_an_item_is_told_after_the_events(tmp_path):
 
 def test_the_log_does_not_grow(tmp_path):
     records = lists(200)
-    one = Run(records, still(SMALL), OPTIONS, tmp_path, itertools.count().__next__)
+    one = Run(records, still(SMALL), OPTIONS, tmp_path, Here(), itertools.count().__next__)
     for part in turns(records, 16, HOUR_MS):
         one.turn(part)
     for topic in ("events", "examples", "outcomes"):

@@ -1,0 +1,144 @@
+"""Train beside everything else, a turn behind: in a process of its own, or here. Needs no torch itself.
+
+What a turn brings is learned while rank takes in the next one, as in a stack.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from models.batch import Array
+from stream.errors import Fatal
+from stream.log import Output
+from stream.settings import Settings
+from stream.train.buffer import Guess
+
+if TYPE_CHECKING:
+    from stream.evaluate.learning import Learning
+
+TICKS = 8
+"""Turns of train's loop in a turn: what it gets done in a second or so."""
+TICK_S = 2**-10
+"""Train's time from one to the next; short, for idle time counts as the stream's."""
+
+
+class Learned(NamedTuple):
+    """What came of a turn.
+
+    Attributes
+    ----------
+    outputs
+        All that train published.
+    guess
+        Of the lists that came, and somebody had seen, what was predicted before anything was learned of them.
+    settled
+        Labels (uint8 [n]) of each list that has waited for them now; None where it was kept no longer.
+    """
+
+    outputs: list[Output]
+    guess: Guess
+    settled: list[Array | None]
+
+
+Answer = Callable[[], Learned]
+"""Waits until a turn has been learned."""
+
+
+class Turns(Protocol):
+    """Train, asked one turn at a time; each is to be answered before the next one is asked."""
+
+    def begin(self, settings: Settings, directory: Path, now: float) -> Answer:
+        """Start, with this directory for the store; `now` in seconds of event time."""
+        ...
+
+    def turn(self, now: float, examples: list[Output]) -> Answer:
+        """Learn from what rank has published."""
+        ...
+
+
+class Here:
+    """Train in this process: a turn has been learned when `turn` returns."""
+
+    learning: Learning
+
+    def begin(self, settings: Settings, directory: Path, now: float) -> Answer:
+        """Start."""
+        from stream.evaluate.learning import Learning
+
+        self.learning = Learning(settings, directory, now)
+        return self.learning.learned
+
+    def turn(self, now: float, examples: list[Output]) -> Answer:
+        """Learn."""
+        learned = self.learning.turn(now, examples)
+        return lambda: learned
+
+
+class Apart:
+    """Train in a process of its own, which lives as long as the context; it takes seconds to come up.
+
+    What is raised there is raised by the answer here.
+    """
+
+    def __init__(self) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._pipe.close()  # ends the process, once its turn is done
+        if error is not None:
+            self.process.terminate()
+        self.process.join()
+
+    def begin(self, settings: Settings, directory: Path, now: float) -> Answer:
+        """Start."""
+        return self._ask(settings, directory, now)
+
+    def turn(self, now: float, examples: list[Output]) -> Answer:
+        """Let it learn."""
+        return self._ask(now, examples)
+
+    def _ask(self, *given: object) -> Answer:
+        with suppress(OSError):  # if it has died, the answer says so
+            self._pipe.send(given)
+        return self._answer
+
+    def _answer(self) -> Learned:
+        try:
+            answer: Learned | Exception = self._pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            raise Fatal(f"the process that learns has died, exit code {self.process.exitcode}") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _work(pipe: Connection) -> None:
+    """Answer until the other end is closed."""
+    try:
+        from stream.evaluate.learning import Learning  # seconds, in which the other process reads its file
+
+        logging.getLogger("stream.train").setLevel(logging.CRITICAL)  # what it says is counted, and told
+        learning = Learning(*pipe.recv())
+        pipe.send(learning.learned())
+        while True:
+            pipe.send(learning.turn(*pipe.recv()))
+    except (EOFError, ConnectionError, KeyboardInterrupt):
+        return  # nobody waits for an answer any more
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        pipe.send(error)

@@ -1,0 +1,55 @@
+"""Train in a process of its own: the same figures, and what goes wrong there is told here."""
+
+import itertools
+import os
+import signal
+
+import msgspec
+import pytest
+
+from stream.errors import Fatal
+from stream.evaluate import Options, evaluate
+from stream.evaluate.apart import Apart, Here
+from stream.evaluate.run import still
+from tests.stream.evaluate.streams import SMALL, START_MS, lists
+
+
+def test_figures_are_the_same_wherever_train_is(tmp_path):
+    told = []
+    with Apart() as apart:
+        for name, train in (("here", Here()), ("apart", apart)):
+            timer, options = itertools.count().__next__, Options(turn=16, linear=False)
+            figures, _ = evaluate(lists(60), SMALL, options, tmp_path / name, train, timer=timer)
+            told.append(msgspec.json.encode(figures))
+    assert told[0] == told[1]
+
+
+def test_what_is_raised_there_is_raised_here(tmp_path):
+    with Apart() as train:
+        small = msgspec.structs.replace(SMALL.train, buffer_lists=4)
+        settings = msgspec.structs.replace(SMALL, train=small)
+        with pytest.raises(Fatal, match="smaller --turn") as raised:
+            evaluate(lists(20), settings, Options(), tmp_path, train, timer=itertools.count().__next__)
+    assert "in learned" in raised.value.__notes__[0]
+
+
+def test_a_process_that_dies_is_told_with_its_exit_code(tmp_path):
+    with Apart() as train:
+        answer = train.begin(still(SMALL), tmp_path, START_MS / 1000)
+        os.kill(train.process.pid, signal.SIGKILL)
+        with pytest.raises(Fatal, match="has died, exit code -9"):
+            answer()
+
+
+def test_a_process_that_has_died_before_it_is_asked_is_told_as_well(tmp_path):
+    with Apart() as train:
+        os.kill(train.process.pid, signal.SIGKILL)
+        train.process.join()
+        with pytest.raises(Fatal, match="has died"):
+            train.begin(still(SMALL), tmp_path, START_MS / 1000)()
+
+
+def test_the_process_ends_with_the_context():
+    with Apart() as train:
+        assert train.process.is_alive()
+    assert train.process.exitcode == 0
