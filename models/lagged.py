@@ -51,20 +51,17 @@ def said_by(older: Older, lists: Lists, cold: int) -> tuple[Array, Array]:
 
 
 class Weights(NamedTuple):
-    """A copy of what predicting needs; rows that no item has are left out.
+    """A copy of what predicting needs; all rows after the last one in use are left out.
 
     Attributes
     ----------
-    row : int64 [n]
-        The rows that are here: those of items, and those that rare items share.
     id : uint64 [n]
-        Whose they are; 0 where shared.
+        Whose the first n rows are; 0 where shared, or nobody's.
     embedding, bias : float32 [n, D], [n]
     category : float32 [C, D]
     dense : dict[str, Array]
     """
 
-    row: Array
     id: Array
     embedding: Array
     bias: Array
@@ -85,10 +82,9 @@ def copy_weights(shape: Shape, ids: Array, rows: Mapping[str, Array], dense: dic
     dense
         `models.trainer.Trainer.dense`; taken over as it is.
     """
-    used = ids != 0
-    used[: shape.cold] = True
-    row = np.flatnonzero(used)
-    return Weights(row, ids[row], rows["embedding"][row], rows["bias"][row], rows["category"].copy(), dense)
+    n = max(shape.cold, int(np.flatnonzero(ids).max(initial=-1)) + 1)
+    embedding, bias = rows["embedding"][:n].copy(), rows["bias"][:n].copy()
+    return Weights(ids[:n].copy(), embedding, bias, rows["category"].copy(), dense)
 
 
 class Copy:
@@ -114,12 +110,11 @@ class Copy:
 
     def put(self, weights: Weights) -> None:
         """Take on other weights; rows that they leave out cannot be reached any more."""
-        ids = np.zeros(self._shape.rows, np.uint64)
-        ids[weights.row] = weights.id
+        n, ids = len(weights.id), np.zeros(self._shape.rows, np.uint64)
+        ids[:n] = weights.id
         moved = np.flatnonzero(ids != self.table.ids)
         self.table.put(ids[moved], moved)
-        self._rows["embedding"][weights.row] = weights.embedding
-        self._rows["bias"][weights.row] = weights.bias
+        self._rows["embedding"][:n], self._rows["bias"][:n] = weights.embedding, weights.bias
         self._rows["category"][...] = weights.category
         for name, array in weights.dense.items():
             self._dense[name][...] = array

@@ -45,8 +45,7 @@ def test_an_item_that_lost_its_row_is_a_rare_one_again(learner: Learner) -> None
     train(learner, 2)
     weights = learner.weights()
     with_rows = Copy(SHAPE, learner.graph(), weights)
-    shared = weights.id == 0
-    rows = {name: getattr(weights, name)[shared] for name in ("row", "id", "embedding", "bias")}
+    rows = {name: getattr(weights, name)[: SHAPE.cold] for name in ("id", "embedding", "bias")}
     without = weights._replace(**rows)
     fresh = said(learner, Copy(SHAPE, learner.graph(), without))
     assert np.abs(said(learner, with_rows) - fresh).max() > 1e-4
@@ -54,9 +53,9 @@ def test_an_item_that_lost_its_row_is_a_rare_one_again(learner: Learner) -> None
     assert said(learner, with_rows) == pytest.approx(fresh, abs=1e-7)
 
 
-def test_only_rows_in_use_are_copied(learner: Learner) -> None:
+def test_rows_after_the_last_one_in_use_are_not_copied(learner: Learner) -> None:
     weights = learner.weights()
-    assert len(weights.row) == SHAPE.cold + len(learner.table) < SHAPE.rows
+    assert len(weights.id) == SHAPE.cold + len(learner.table) < SHAPE.rows
 
 
 class Ages(Lagged):
