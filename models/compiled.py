@@ -16,17 +16,35 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from models.batch import TASKS, Array
 from models.losses import LEVEL, SURE, Loss, fake_negative_calibrated, fake_negative_weighted, log_loss
-from models.ranker import HEAD, PLACE, PLACES, WIDE, WIDE_CLICK, Outputs, Weights, place_effect, rule
-from models.tensors import Batch
+from models.ranker import (
+    HEAD,
+    LIST_RECENCY,
+    MAX_PLACE,
+    PLACE,
+    PLACES,
+    PRIOR_RANK,
+    RULE_PLACE,
+    RULE_TOUCHED,
+    SHRINK,
+    WIDE,
+    WIDE_CLICK,
+    Outputs,
+    Weights,
+    place_effect,
+)
+from models.tensors import Batch, Vectors
 
 NARROW = np.float32(1e-6)
 """Narrower bins are as wide as this, as for `models.ranker.fill`."""
 
 TILE = 64
 """Items whose sums are near at hand while features pass."""
+
+LARGEST = np.finfo(np.float32).max
 
 FAST = {"contract", "nsz"}
 """Multiply and add at once; what is no number stays so."""
@@ -41,6 +59,13 @@ KINDS: dict[Loss, int] = {
 HEADS = ("click", "cart", "purchase")
 
 
+class _Rows(NamedTuple):
+    """What `_of_rows` computes and `_of_rows_back` needs: users [B, D], weights of histories [B, H]."""
+
+    user: Array
+    weight: Array
+
+
 class _Layers(NamedTuple):
     """What `_forward` computes, and `_backward` needs.
 
@@ -51,7 +76,8 @@ class _Layers(NamedTuple):
     table, into
         What a full bin is worth to the first layer, [F, bins, hidden + 2], and the layer's weights for it,
         [F, W, hidden].
-    one, two, score : [N, hidden], [N, hidden / 2], [N]
+    first, two, score : [N, hidden + 2], [N, hidden / 2], [N]
+        The first with two wide columns.
     logits : [T, N]
         Without what belongs to a place, or to all.
     heads : [T, hidden / 2 + 2]
@@ -60,97 +86,257 @@ class _Layers(NamedTuple):
     at: tuple[Array, ...]
     table: Tensor
     into: Tensor
-    one: Tensor
-    two: Tensor
-    score: Tensor
-    logits: Tensor
-    heads: Tensor
+    first: Array
+    two: Array
+    score: Array
+    logits: Array
+    heads: Array
 
 
 @torch.no_grad()
-def scores(w: Weights, x: Tensor, rows: Tensor, place: Tensor) -> Outputs:
-    """`models.ranker.scores`, without gradients."""
-    layers = _forward(w, x, rows)
-    click, cart, purchase = layers.logits
-    click += place_effect(w, "place_click", place) + w["lately"]
-    return Outputs(layers.score, click, cart, purchase)
+def forward(w: Weights, vectors: Vectors, batch: Batch) -> Outputs:
+    """`models.ranker.forward`, without gradients."""
+    layers = _forward(w, batch.x.numpy(), _of_rows(w, vectors, batch)[0])
+    score, (click, cart, purchase) = torch.from_numpy(layers.score), torch.from_numpy(layers.logits)
+    click += place_effect(w, "place_click", batch.place) + w["lately"]
+    return Outputs(score, click, cart, purchase)
 
 
 @torch.no_grad()
 def total(
-    w: Weights, rows: Tensor, batch: Batch, conversions: Loss
-) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """`models.losses.total`, and the gradients of its first: of `rows`, and of weights by name."""
-    layers = _forward(w, batch.x, rows)
+    w: Weights, vectors: Vectors | None, batch: Batch, conversions: Loss
+) -> tuple[tuple[float, ...], dict[str, Tensor]]:
+    """`models.losses.total`, and the gradients of its first: of weights by name, and of `vectors`.
+
+    Without vectors, nothing is known of any item.
+    """
+    n, known = len(batch.x), {name: array.detach().numpy() for name, array in w.items()}
+    rows, of_rows = (np.zeros(n, np.float32), None) if vectors is None else _of_rows(w, vectors, batch)
+    layers = _forward(w, batch.x.numpy(), rows)
     found = {name: torch.zeros(PLACES + 1) for name in ("place_score", "place_click")}
-    slopes = torch.empty(1 + len(TASKS), len(rows))
+    slopes = np.empty((1 + len(TASKS), n), np.float32)
     figures = _losses(
-        layers.score.numpy(), layers.logits.numpy(), batch.of.numpy(), batch.place.numpy(),
-        batch.clicked.numpy(), batch.positive.numpy(), batch.negative.numpy(), batch.share.numpy(),
-        w["place_score"].detach().numpy(), w["place_click"].detach().numpy(), w["place_share"].numpy(),
+        layers.score, layers.logits, batch.of.numpy(), batch.place.numpy(), batch.clicked.numpy(),
+        batch.positive.numpy(), batch.negative.numpy(), batch.share.numpy(),
+        known["place_score"], known["place_click"], known["place_share"],
         w["lately"].item(), KINDS[conversions], len(batch.age),
-        slopes.numpy(), found["place_score"].numpy(), found["place_click"].numpy(),
+        slopes, found["place_score"].numpy(), found["place_click"].numpy(),
     )  # fmt: skip
-    return torch.tensor(figures).unbind(), {"rows": slopes[0], **_backward(w, layers, slopes), **found}
+    found |= _backward(w, layers, slopes)
+    if vectors is not None and of_rows is not None:
+        found |= _of_rows_back(w, vectors, batch, of_rows, slopes[0])
+    return figures, found
 
 
-def _forward(w: Weights, x: Tensor, rows: Tensor) -> _Layers:
+def _of_rows(w: Weights, vectors: Vectors, batch: Batch) -> tuple[Array, _Rows]:
+    """`models.ranker.of_rows` of `models.ranker.users`."""
+    rows = np.empty(len(batch.x), np.float32)
+    user = np.empty((len(batch.age), vectors.item.shape[-1]), np.float32)
+    weight = np.empty(batch.age.shape, np.float32)
+    _users(
+        vectors.history.numpy(), batch.age.numpy(), w["history_place"].detach().numpy(),
+        softplus(w["history_decay"]).item(), user, weight,
+    )  # fmt: skip
+    _match(vectors.item.numpy(), vectors.bias.numpy(), user, batch.of.numpy(), w["dot"].item(), rows)
+    return rows, _Rows(user, weight)
+
+
+def _of_rows_back(
+    w: Weights, vectors: Vectors, batch: Batch, rows: _Rows, slopes: Array
+) -> dict[str, Tensor]:
+    """Gradients of weights and vectors, from that of what the rows add to the score, [N]."""
+    found = {
+        "item": torch.empty_like(vectors.item),
+        "bias": torch.from_numpy(slopes),
+        "history": torch.empty_like(vectors.history),
+        "history_place": torch.zeros_like(w["history_place"]),
+    }
+    of_user = np.zeros_like(rows.user)
+    dot = _match_back(
+        vectors.item.numpy(), rows.user, batch.of.numpy(), w["dot"].item(), slopes,
+        found["item"].numpy(), of_user,
+    )  # fmt: skip
+    decay = _users_back(
+        vectors.history.numpy(), batch.age.numpy(), *rows, of_user,
+        found["history"].numpy(), found["history_place"].numpy(),
+    )  # fmt: skip
+    return found | {"dot": torch.tensor([dot]), "history_decay": decay * torch.sigmoid(w["history_decay"])}
+
+
+def _forward(w: Weights, x: Array, rows: Array) -> _Layers:
     features, width, bins = w["encode"].shape
-    n, hidden = len(x), len(w["deep1_bias"])
+    n, (half, hidden) = len(x), w["deep2"].shape
     # nothing comes between `encode` and the first layer: their product is taken once, not for each item
     into = w["deep1"].view(hidden, features, width).permute(1, 2, 0)
     table = torch.cat([torch.bmm(w["encode"].transpose(1, 2), into), w["wide"].permute(1, 2, 0)], 2)
-    x = torch.nan_to_num(x).t().contiguous()
     by_bin, by_item = (features, bins), (features, n)
     at = (
-        x.numpy(), np.empty(by_bin, np.float32), np.empty(by_bin, np.float32),
+        np.empty(by_item, np.float32), np.empty(by_bin, np.float32), np.empty(by_bin, np.float32),
         np.empty(by_item, np.uint8), np.empty(by_item, np.uint8), np.empty(by_item, np.float32),
     )  # fmt: skip
-    _place(w["edges"].numpy(), *at)  # type: ignore[call-arg]
-    first = torch.empty(n, hidden + 2)
-    _add(*at, table.numpy(), torch.cat([w["deep1_bias"], w["wide_bias"]]).numpy(), first.numpy())  # type: ignore[call-arg]
-    one = first[:, :hidden].relu()
-    two = torch.addmm(w["deep2_bias"], one, w["deep2"].t()).relu_()
-    score = torch.addmv(rows + rule(x.t()), two, w["deep3"]).add_(first[:, hidden], alpha=WIDE)
-    heads = torch.stack([w[name] for name in HEADS])
-    logits = torch.addmm(heads[:, -1:], heads[:, :-2], two.t(), alpha=HEAD).addcmul_(heads[:, -2:-1], score)
-    logits[0].add_(first[:, hidden + 1], alpha=WIDE_CLICK)
-    return _Layers(at, table, into, one, two, score, logits, heads)
+    _place(w["edges"].numpy(), x, *at)  # type: ignore[call-arg]
+    first, two = np.empty((n, hidden + 2), np.float32), np.empty((n, half), np.float32)
+    score, logits = np.empty(n, np.float32), np.empty((len(TASKS), n), np.float32)
+    _add(*at, table.numpy(), torch.cat([w["deep1_bias"], w["wide_bias"]]).numpy(), first)  # type: ignore[call-arg]
+    heads = np.stack([w[name].numpy() for name in HEADS])
+    _dense(
+        first, rows, at[0], w["deep2"].numpy(), w["deep2_bias"].numpy(), w["deep3"].numpy(), heads,
+        two, score, logits,
+    )  # fmt: skip
+    return _Layers(at, table, into, first, two, score, logits, heads)
 
 
-def _backward(w: Weights, layers: _Layers, slopes: Tensor) -> dict[str, Tensor]:
+def _backward(w: Weights, layers: _Layers, slopes: Array) -> dict[str, Tensor]:
     """Gradients of weights, from those of the score and of logits, [1 + T, N]."""
-    at, table, into, one, two, score, _, heads = layers
-    n, hidden = one.shape
-    of_heads = torch.empty_like(heads)
-    torch.mul(slopes[1:] @ two, HEAD, out=of_heads[:, :-2])
-    of_heads[:, -2], of_heads[:, -1] = slopes[1:] @ score, slopes[1:].sum(1)
-    # probabilities do not move the score, nor a click's what is below it
-    back = torch.cat([w["deep3"].unsqueeze(0), HEAD * heads[:, :-2]])
-    back[1] = 0
-    of_two = (slopes.t() @ back).mul_(two > 0)
-    first = torch.empty(n, hidden + 2)
-    torch.mul(of_two @ w["deep2"], one > 0, out=first[:, :hidden])
-    first[:, hidden], first[:, hidden + 1] = WIDE * slopes[0], WIDE_CLICK * slopes[1]
+    at, table, into, first, two, score, _, heads = layers
+    hidden = into.shape[2]
+    found = {name: torch.zeros_like(w[name]) for name in ("deep2", "deep2_bias", "deep3")}
+    of_heads, of_first = np.zeros_like(heads), np.empty_like(first)
+    _dense_back(
+        first, two, score, slopes, w["deep2"].numpy(), w["deep3"].numpy(), heads,
+        found["deep2"].numpy(), found["deep2_bias"].numpy(), found["deep3"].numpy(), of_heads, of_first,
+    )  # fmt: skip
     worth, start = torch.empty_like(table), torch.empty(hidden + 2)
-    _add_back(*at, worth.numpy(), start.numpy(), first.numpy())  # type: ignore[call-arg]
+    _add_back(*at, worth.numpy(), start.numpy(), of_first)  # type: ignore[call-arg]
     units = worth[:, :, :hidden].transpose(1, 2)
-    return {
+    return found | {
         "encode": torch.bmm(into, units),
         "wide": worth[:, :, hidden:].permute(2, 0, 1),
         "wide_bias": start[hidden:],
         "deep1": torch.bmm(units, w["encode"].transpose(1, 2)).transpose(0, 1).flatten(1),
         "deep1_bias": start[:hidden],
-        "deep2": of_two.t() @ one,
-        "deep2_bias": of_two.sum(0),
-        "deep3": slopes[0] @ two,
-        **dict(zip(HEADS, of_heads, strict=True)),
+        **dict(zip(HEADS, map(torch.from_numpy, of_heads), strict=True)),
     }
 
 
+@numba.njit(cache=True)
+def _users(history: Array, age: Array, place: Array, decay: float, user: Array, weight: Array) -> None:
+    """Decayed means `user` [B, D], and what each of the `history` [B, H, D] weighs in them, [B, H]."""
+    for b in range(len(age)):
+        user[b], mass = 0, np.float32(SHRINK)
+        for h in range(age.shape[1]):
+            weight[b, h] = 0
+            if age[b, h] >= 0:
+                weight[b, h] = np.exp(place[h] - np.float32(decay) * np.log1p(age[b, h]))
+                mass += weight[b, h]
+                for d in range(user.shape[1]):
+                    user[b, d] += weight[b, h] * history[b, h, d]
+        user[b] /= mass
+        weight[b] /= mass
+
+
+@numba.njit(cache=True)
+def _users_back(
+    history: Array, age: Array, user: Array, weight: Array, of_user: Array, of_history: Array, of_place: Array
+) -> float:
+    """Set the gradient of `history`, and of places; returns that of the decay."""
+    of_decay = 0.0
+    for b in range(len(age)):
+        for h in range(age.shape[1]):
+            along = np.float32(0)
+            for d in range(user.shape[1]):
+                along += (history[b, h, d] - user[b, d]) * of_user[b, d]
+                of_history[b, h, d] = weight[b, h] * of_user[b, d]
+            if weight[b, h] > 0:
+                of_place[h] += weight[b, h] * along
+                of_decay -= weight[b, h] * along * np.log1p(age[b, h])
+    return of_decay
+
+
+@numba.njit(cache=True)
+def _match(item: Array, bias: Array, user: Array, of: Array, dot: float, rows: Array) -> None:
+    """Set `rows` [N] to what items [N, D] have in common with their users, and their bias."""
+    for n in range(len(item)):
+        product = np.float32(0)
+        for d in range(item.shape[1]):
+            product += user[of[n], d] * item[n, d]
+        rows[n] = np.float32(dot) * product + bias[n]
+
+
+@numba.njit(cache=True)
+def _match_back(
+    item: Array, user: Array, of: Array, dot: float, slopes: Array, of_item: Array, of_user: Array
+) -> float:
+    """Set the gradient of `item`, add to that of `user`; returns that of `dot`."""
+    of_dot = 0.0
+    for n in range(len(item)):
+        product = np.float32(0)
+        for d in range(item.shape[1]):
+            product += user[of[n], d] * item[n, d]
+            of_item[n, d] = np.float32(dot) * slopes[n] * user[of[n], d]
+            of_user[of[n], d] += np.float32(dot) * slopes[n] * item[n, d]
+        of_dot += slopes[n] * product
+    return of_dot
+
+
 @numba.njit(cache=True, fastmath=FAST)
-def _place(edges: Array, x: Array, low: Array, scale: Array, full: Array, end: Array, part: Array) -> None:
-    """Where values x [F, N] are among bins with `edges` [F, bins + 1].
+def _dense(
+    first: Array, rows: Array, x: Array, deep2: Array, deep2_bias: Array, deep3: Array, heads: Array,
+    two: Array, score: Array, logits: Array,
+) -> None:  # fmt: skip
+    """The layers after the first, of which what is negative becomes zero."""
+    half, hidden = deep2.shape
+    columns, zero = deep2.T.copy(), np.float32(0)
+    for n in range(len(first)):
+        for j in range(half):
+            two[n, j] = deep2_bias[j]
+        for h in range(hidden):
+            first[n, h] = max(first[n, h], zero)
+            for j in range(half):
+                two[n, j] += first[n, h] * columns[h, j]
+        touched, place = x[LIST_RECENCY, n], x[PRIOR_RANK, n]
+        known = np.float32(RULE_TOUCHED) * min(max(touched, zero), ONE)  # as `models.ranker.rule`
+        known -= np.float32(RULE_PLACE) * np.log(min(max(place, ONE), np.float32(MAX_PLACE)))
+        score[n] = rows[n] + known + np.float32(WIDE) * first[n, hidden]
+        for j in range(half):
+            two[n, j] = max(two[n, j], zero)
+            score[n] += two[n, j] * deep3[j]
+        for t in range(len(heads)):
+            logits[t, n] = heads[t, half] * score[n] + heads[t, half + 1]
+            for j in range(half):
+                logits[t, n] += np.float32(HEAD) * heads[t, j] * two[n, j]
+        logits[0, n] += np.float32(WIDE_CLICK) * first[n, hidden + 1]
+
+
+@numba.njit(cache=True, fastmath=FAST)
+def _dense_back(
+    first: Array, two: Array, score: Array, slopes: Array, deep2: Array, deep3: Array, heads: Array,
+    of_deep2: Array, of_bias: Array, of_deep3: Array, of_heads: Array, of_first: Array,
+) -> None:  # fmt: skip
+    """Add to the gradients of weights, and set that of `first`."""
+    half, hidden = deep2.shape
+    for n in range(len(first)):
+        for t in range(len(heads)):
+            slope = slopes[1 + t, n]
+            for j in range(half):
+                of_heads[t, j] += np.float32(HEAD) * slope * two[n, j]
+            of_heads[t, half] += slope * score[n]
+            of_heads[t, half + 1] += slope
+        for h in range(hidden):
+            of_first[n, h] = 0
+        for j in range(half):
+            of_deep3[j] += slopes[0, n] * two[n, j]
+            if two[n, j] > 0:
+                # probabilities do not move the score, nor a click's what is below it
+                back = slopes[0, n] * deep3[j]
+                for t in range(1, len(heads)):
+                    back += np.float32(HEAD) * heads[t, j] * slopes[1 + t, n]
+                of_bias[j] += back
+                for h in range(hidden):
+                    of_first[n, h] += back * deep2[j, h]
+                for h in range(hidden):
+                    of_deep2[j, h] += back * first[n, h]
+        for h in range(hidden):
+            of_first[n, h] *= first[n, h] > 0
+        of_first[n, hidden] = np.float32(WIDE) * slopes[0, n]
+        of_first[n, hidden + 1] = np.float32(WIDE_CLICK) * slopes[1, n]
+
+
+@numba.njit(cache=True, fastmath=FAST)
+def _place(
+    edges: Array, given: Array, x: Array, low: Array, scale: Array, full: Array, end: Array, part: Array
+) -> None:
+    """Where values x [F, N], which are those `given` [N, F], are among bins with `edges` [F, bins + 1].
 
     `full` ones, then up to `end` those in part, `part` of the first of these. Where all are full the last one
     counts as in part, wholly. Only of bins that are too narrow may more than one be in part.
@@ -158,6 +344,10 @@ def _place(edges: Array, x: Array, low: Array, scale: Array, full: Array, end: A
     features, bins = low.shape
     for f in range(features):
         full[f], end[f] = 0, 0
+        for n in range(len(given)):
+            x[f, n] = LARGEST if given[n, f] > LARGEST else max(given[n, f], -LARGEST)
+            if np.isnan(given[n, f]):
+                x[f, n] = 0
         for k in range(bins):
             low[f, k] = edges[f, k]
             scale[f, k] = ONE / max(edges[f, k + 1] - edges[f, k], NARROW)

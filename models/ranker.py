@@ -46,9 +46,6 @@ MAX_PLACE = 1e4
 COUNTED = ("edges", "place_share", "lately")
 """Dense arrays that are set by counting and take no gradient."""
 
-IN_ROWS = ("history_decay", "history_place", "dot")
-"""Dense weights that have to do with rows alone: in `users` and `of_rows`."""
-
 SHRINK = 0.1
 """Added to the weights' sum of a history, so that a faded history is a small vector, not a loud one."""
 

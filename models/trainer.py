@@ -22,7 +22,6 @@ from models.losses import DELAYED, total
 from models.policy import Policy, learning
 from models.ranker import (
     COUNTED,
-    IN_ROWS,
     PLACES,
     Outputs,
     Weights,
@@ -197,26 +196,17 @@ class Trainer:
         return torch.stack([*figures, gradients[0].norm()]).detach(), *gradients
 
     def _compiled_loss(self, how: tuple[bool, str], *given: Tensor) -> tuple[Tensor, ...]:
-        """The same by `models.compiled`: torch finds the gradients of what is in `rows` alone."""
+        """The same by `models.compiled`."""
         again, _ = how
         vectors, batch = _apart(given)
         now = self._dense.now()
-        weights, rows = added(now) | self._counted, vectors.bias
-        leaves = {} if again else {name: now[name].detach().requires_grad_() for name in IN_ROWS}
+        weights = added(now) | self._counted
         if again:
             weights["lately"] = torch.zeros_like(weights["lately"])
-        else:
-            vectors = Vectors(*(vector.requires_grad_() for vector in vectors))
-            rows = self._of_rows(leaves, vectors, batch)
-        figures, found = compiled.total(weights, rows, batch, self._conversions)
-        ends: tuple[Tensor, ...] = ()
-        if not again:
-            ends = torch.autograd.grad(rows @ found["rows"], [*leaves.values(), *vectors])
-        gradient = self._dense.gradient(
-            found | of_factors(now, found) | dict(zip(leaves, ends, strict=False))
-        )
-        norm = torch.linalg.vector_norm(gradient)
-        return torch.stack([*figures, norm]), gradient, *ends[len(leaves) :]
+        figures, found = compiled.total(weights, None if again else vectors, batch, self._conversions)
+        gradient = self._dense.gradient(found | of_factors(now, found))
+        ends = () if again else (found[name] for name in Vectors._fields)
+        return torch.tensor([*figures, torch.linalg.vector_norm(gradient)]), gradient, *ends
 
     def _step_rows(self, where: Where, gradients: Vectors, lists: int, rate: float) -> None:
         """Rows learn from what is theirs in the vectors' gradients: an item and its category the same."""
@@ -251,12 +241,11 @@ class Trainer:
     def predict(self, lists: Lists) -> Prediction:
         """Score lists as they were shown: their places move the probabilities, not the score."""
         batch, n = batch_of(lists, None, self.device), len(lists.item)
-        weights = added(self._dense.mean()) | self._counted
-        rows = self._of_rows(weights, self._vectors(self._where(lists), batch), batch)
+        weights, vectors = added(self._dense.mean()) | self._counted, self._vectors(self._where(lists), batch)
         if self.device.type == "cpu":
-            out = compiled.scores(weights, batch.x, rows, batch.place)
+            out = compiled.forward(weights, vectors, batch)
         else:
-            out = self._scores(weights, rows, batch)
+            out = self._scores(weights, self._of_rows(weights, vectors, batch), batch)
         return Prediction(*(a.float().cpu().numpy()[:n] for a in (out.score, probabilities(out))))
 
     def observe(self, features: Array) -> None:

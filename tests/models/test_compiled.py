@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ from torch import Tensor
 from models import compiled, losses, ranker
 from models.batch import F
 from models.losses import DELAYED
-from models.ranker import COUNTED, PLACES, initial
-from models.tensors import Batch
+from models.ranker import COUNTED, PLACES, Outputs, Weights, initial
+from models.tensors import Batch, Vectors
 from tests.models.toy import SHAPE
 
 N = 150
@@ -53,37 +55,73 @@ def batch(x: Tensor, lists: int = 14) -> Batch:
     n = len(x)
     of = torch.sort(torch.randint(0, lists - 2, (n,))).values
     teach = [torch.randint(0, 8, (n,), dtype=torch.uint8) for _ in range(2)]
+    age = 1000 * torch.rand(lists, SHAPE.history) ** 3
+    age[3] = -1  # nothing was touched yet
+    age[4:, 5:] = -1
     return Batch(
         x, of, torch.arange(n) % (PLACES + 9), (torch.rand(n) < 0.1) & (of != 4), *teach, torch.rand(n) / N,
-        torch.zeros(lists, SHAPE.history),
+        age,
     )  # fmt: skip
 
 
-def test_scores_are_the_ranker_s() -> None:
+def vectors(shown: Batch) -> Vectors:
+    item, history = torch.randn(len(shown.x), 8), torch.randn(*shown.age.shape, 8)
+    return Vectors(*(v.requires_grad_() for v in (item, torch.randn(len(shown.x)), history)))
+
+
+def scored(w: Weights, known: Vectors, shown: Batch) -> Outputs:
+    """By the ranker."""
+    user = ranker.users(w, known.history, shown.age)
+    return ranker.forward(w, shown.x, known.item, known.bias, user, shown.of, shown.place)
+
+
+def assert_close(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    for name, gradient in theirs.items():
+        scale = gradient.abs().max().clamp(min=1e-30)
+        torch.testing.assert_close(
+            mine[name] / scale, gradient / scale, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_predictions_are_the_ranker_s() -> None:
     edges, x = edges_and_values()
-    w, rows, place = weights(edges), torch.randn(N), batch(x).place
-    mine, theirs = (scores(w, x, rows, place) for scores in (compiled.scores, ranker.scores))
+    shown = batch(x)
+    w, known = weights(edges), vectors(shown)
+    mine, theirs = compiled.forward(w, known, shown), scored(w, known, shown)
     torch.testing.assert_close(torch.stack(mine), torch.stack(theirs), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("delayed", DELAYED)
 def test_figures_and_gradients_are_those_of_the_losses(delayed: str) -> None:
     edges, x = edges_and_values()
-    w, rows, shown = weights(edges), torch.randn(N, requires_grad=True), batch(x)
-    known, conversions = {**w, "rows": rows}, DELAYED[delayed]
-    figures, mine = compiled.total(w, rows, shown, conversions)
-    expected = losses.total(w, ranker.scores(w, x, rows, shown.place), shown, conversions)
-    torch.testing.assert_close(torch.stack(figures), torch.stack(expected), rtol=1e-5, atol=1e-5)
-    theirs = torch.autograd.grad(expected[0], [known[name] for name in mine])
-    for (name, a), b in zip(mine.items(), theirs, strict=True):
-        scale = b.abs().max()
-        torch.testing.assert_close(a / scale, b / scale, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
-    learned = {name for name, array in w.items() if array.requires_grad}
-    assert mine.keys() == {"rows"} | learned - {"dot", "history_decay", "history_place"}  # these are in rows
+    shown, conversions = batch(x), DELAYED[delayed]
+    w, known = weights(edges), vectors(shown)
+    figures, mine = compiled.total(w, known, shown, conversions)
+    expected = losses.total(w, scored(w, known, shown), shown, conversions)
+    assert figures == pytest.approx([float(each.detach()) for each in expected], rel=1e-5, abs=1e-5)
+    learned = {name: a for name, a in (w | known._asdict()).items() if a.requires_grad}
+    theirs = torch.autograd.grad(expected[0], [*learned.values()])
+    assert mine.keys() == learned.keys()
+    assert_close(mine, dict(zip(learned, theirs, strict=True)))
+
+
+def test_without_vectors_rows_add_nothing_and_learn_nothing() -> None:
+    edges, x = edges_and_values()
+    shown = batch(x)
+    w, conversions = weights(edges), DELAYED["fnw"]
+    figures, mine = compiled.total(w, None, shown, conversions)
+    zeros = torch.zeros(len(x))
+    expected = losses.total(w, ranker.scores(w, x, zeros, shown.place), shown, conversions)
+    assert figures == pytest.approx([float(each.detach()) for each in expected], rel=1e-5, abs=1e-5)
+    of_rows = {"dot", "history_decay", "history_place"}
+    learned = {name: a for name, a in w.items() if a.requires_grad and name not in of_rows}
+    theirs = torch.autograd.grad(expected[0], [*learned.values()])
+    assert mine.keys() == learned.keys()
+    assert_close(mine, dict(zip(learned, theirs, strict=True)))
 
 
 def test_nothing_is_learned_of_nothing() -> None:
-    w = weights(edges_and_values()[0])
-    figures, gradients = compiled.total(w, torch.zeros(0), batch(torch.zeros(0, F)), DELAYED["fnw"])
-    assert torch.stack(figures).tolist() == [0, 0, 0]
+    w, shown = weights(edges_and_values()[0]), batch(torch.zeros(0, F))
+    figures, gradients = compiled.total(w, vectors(shown), shown, DELAYED["fnw"])
+    assert list(figures) == [0, 0, 0]
     assert not any(gradient.any() for gradient in gradients.values())
