@@ -97,8 +97,7 @@ class Copy:
     """
 
     def __init__(self, shape: Shape, graph: bytes, weights: Weights) -> None:
-        self._shape = shape
-        self.table = Table(shape.rows)
+        self.table, self._used = Table(shape.rows), 0
         self._rows = {
             "embedding": np.zeros((shape.rows, shape.width), np.float32),
             "bias": np.zeros(shape.rows, np.float32),
@@ -110,9 +109,10 @@ class Copy:
 
     def put(self, weights: Weights) -> None:
         """Take on other weights; rows that they leave out cannot be reached any more."""
-        n, ids = len(weights.id), np.zeros(self._shape.rows, np.uint64)
-        ids[:n] = weights.id
-        moved = np.flatnonzero(ids != self.table.ids)
+        n = len(weights.id)
+        ids = np.zeros(max(n, self._used), np.uint64)
+        ids[:n], self._used = weights.id, n
+        moved = np.flatnonzero(ids != self.table.ids[: len(ids)])
         self.table.put(ids[moved], moved)
         self._rows["embedding"][:n], self._rows["bias"][:n] = weights.embedding, weights.bias
         self._rows["category"][...] = weights.category

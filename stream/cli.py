@@ -195,20 +195,23 @@ def evaluate(
 ) -> None:
     """Judge the model on a recorded stream: each list or item is predicted before it is learned from.
 
-    The stream goes through rank and train in this process, baselines beside them. What is printed is
+    The stream goes through rank and train, on a log in memory, baselines beside them. What is printed is
     the same for the same file and seed; how long it took goes to stderr.
 
     Example: liverank evaluate events.jsonl.gz --sync 1m,1h,never
     """
-    from stream.evaluate import Options
-    from stream.evaluate.command import intervals, run, to_json
-    from stream.evaluate.render import render
-
     tree = _settings(settings)
     if seed is not None:
         tree = msgspec.structs.replace(tree, train=msgspec.structs.replace(tree.train, seed=seed))
-    options = Options(turn=turn, sync_ms=intervals(sync), linear=river)
-    figures = run(tree, file, format, limit, options, errors)
+    from stream.evaluate.apart import Apart
+
+    with Apart() as train:  # it comes up while all this does
+        from stream.evaluate.command import intervals, run, to_json
+        from stream.evaluate.render import render
+        from stream.evaluate.run import Options
+
+        options = Options(turn=turn, sync_ms=intervals(sync), linear=river)
+        figures = run(tree, file, format, limit, options, train, errors)
     if as_json:
         print(to_json(figures, file, format, tree, options))
     else:

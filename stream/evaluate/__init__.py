@@ -2,7 +2,8 @@
 
 ::
 
-    run.py        the stream in turns: some events, rank, train; rank and train on a log in memory
+    run.py        the stream in turns: some events, rank, train; rank and train on logs in memory
+    apart.py      train in a process of its own, a turn behind;  `learning.py`: what runs there
     watch.py      rank as it always is, told apart: no slates published, what it sees is handed over
     lists.py      predictions of shown lists, and what was clicked
     following.py  what a visitor touched next, among the items that rank would recommend
@@ -10,8 +11,3 @@
     baselines.py  displayed order, popularity, last touched first; `linear.py`: a model of river
     measures.py   figures of predictions;  `render.py`: tables
 """
-
-from stream.evaluate.figures import Figures
-from stream.evaluate.run import Options, Speed, evaluate
-
-__all__ = ["Figures", "Options", "Speed", "evaluate"]

@@ -14,14 +14,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from models.batch import Array
 from stream.errors import Fatal
 from stream.log import Output
-from stream.settings import Settings
-from stream.train.buffer import Guess
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the process that is started comes up with this file
+    from models.batch import Array
     from stream.evaluate.learning import Learning
+    from stream.settings import Settings
+    from stream.train.buffer import Guess
 
 TICKS = 8
 """Turns of train's loop in a turn: what it gets done in a second or so."""
@@ -97,10 +97,9 @@ class Apart:
     def __enter__(self) -> Apart:
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self._pipe.close()  # ends the process, once its turn is done
-        if error is not None:
-            self.process.terminate()
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self.process.terminate()  # by itself it would end as well, but take a while to tidy up
         self.process.join()
 
     def begin(self, settings: Settings, directory: Path, now: float) -> Answer:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from stream.errors import SettingsError
-from stream.evaluate.apart import Apart
+from stream.evaluate.apart import Turns
 from stream.evaluate.figures import Figures
 from stream.evaluate.render import tell
 from stream.evaluate.run import Options, evaluate
@@ -38,8 +38,9 @@ def intervals(text: str) -> tuple[tuple[str, int | None], ...]:
 
 
 def run(
-    settings: Settings, file: Path, kind: str, limit: int | None, options: Options, console: Console
-) -> Figures:
+    settings: Settings, file: Path, kind: str, limit: int | None, options: Options, train: Turns,
+    console: Console,
+) -> Figures:  # fmt: skip
     """Evaluate the first `limit` records of `file`; progress and speed go to `console`.
 
     Raises
@@ -47,22 +48,21 @@ def run(
     Fatal
         When the file cannot be read, or has no events.
     """
-    with Apart() as train:  # it comes up while the file is read
-        recording = read(file, kind)
-        _tell_broken(recording, file.name, console)
-        records = recording.records[:limit]
-        folder = tempfile.TemporaryDirectory(prefix="liverank-")
-        with folder as directory, _bar(file.name, console) as bar:
-            task = bar.add_task("", total=len(records))
-            figures, speed = evaluate(
-                records,
-                settings,
-                options,
-                Path(directory),
-                train,
-                timer=time.monotonic,
-                progress=lambda done: bar.update(task, completed=done),
-            )
+    recording = read(file, kind)
+    _tell_broken(recording, file.name, console)
+    records = recording.records[:limit]
+    folder = tempfile.TemporaryDirectory(prefix="liverank-")
+    with folder as directory, _bar(file.name, console) as bar:
+        task = bar.add_task("", total=len(records))
+        figures, speed = evaluate(
+            records,
+            settings,
+            options,
+            Path(directory),
+            train,
+            timer=time.monotonic,
+            progress=lambda done: bar.update(task, completed=done),
+        )
     console.print(tell(speed), highlight=False, soft_wrap=True)
     return figures
 

@@ -3,14 +3,18 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from subprocess import PIPE
 
 import msgspec
 import pytest
 
 from stream.errors import Fatal
-from stream.evaluate import Options, evaluate
 from stream.evaluate.apart import Apart, Here
-from stream.evaluate.run import still
+from stream.evaluate.run import Options, evaluate, still
 from tests.stream.evaluate.streams import SMALL, START_MS, lists
 
 
@@ -52,4 +56,18 @@ def test_a_process_that_has_died_before_it_is_asked_is_told_as_well(tmp_path):
 def test_the_process_ends_with_the_context():
     with Apart() as train:
         assert train.process.is_alive()
-    assert train.process.exitcode == 0
+    assert not train.process.is_alive()
+
+
+def test_the_process_ends_when_this_one_is_killed(tmp_path):
+    script = (
+        "import sys; from stream.evaluate.apart import Apart; print(Apart().process.pid); sys.stdout.flush()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script + "; input()"], stdin=PIPE, stdout=PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{child}").exists()

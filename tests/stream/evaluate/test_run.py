@@ -11,9 +11,8 @@ from models.gate import Verdict
 from models.lagged import Copy as Older
 from stream.checkpoint import Store
 from stream.errors import Fatal
-from stream.evaluate import Options, evaluate
 from stream.evaluate.apart import TICK_S, TICKS, Here
-from stream.evaluate.run import FRESH, Run, still, turns
+from stream.evaluate.run import FRESH, Options, Run, evaluate, still, turns
 from stream.log import Output
 from stream.memory import MemoryLog
 from stream.messages import Click, Impression, decode_event
