@@ -110,7 +110,7 @@ def total(
 
     Without vectors, nothing is known of any item.
     """
-    n, known = len(batch.x), {name: array.detach().numpy() for name, array in w.items()}
+    n = len(batch.x)
     rows, of_rows = (np.zeros(n, np.float32), None) if vectors is None else _of_rows(w, vectors, batch)
     layers = _forward(w, batch.x.numpy(), rows)
     found = {name: torch.zeros(PLACES + 1) for name in ("place_score", "place_click")}
@@ -118,8 +118,8 @@ def total(
     figures = _losses(
         layers.score, layers.logits, batch.of.numpy(), batch.place.numpy(), batch.clicked.numpy(),
         batch.positive.numpy(), batch.negative.numpy(), batch.share.numpy(),
-        known["place_score"], known["place_click"], known["place_share"],
-        w["lately"].item(), KINDS[conversions], len(batch.age),
+        w["place_score"].numpy(), w["place_click"].numpy(), w["place_share"].numpy(), w["lately"].item(),
+        KINDS[conversions], len(batch.age),
         slopes, found["place_score"].numpy(), found["place_click"].numpy(),
     )  # fmt: skip
     found |= _backward(w, layers, slopes)
@@ -134,7 +134,7 @@ def _of_rows(w: Weights, vectors: Vectors, batch: Batch) -> tuple[Array, _Rows]:
     user = np.empty((len(batch.age), vectors.item.shape[-1]), np.float32)
     weight = np.empty(batch.age.shape, np.float32)
     _users(
-        vectors.history.numpy(), batch.age.numpy(), w["history_place"].detach().numpy(),
+        vectors.history.numpy(), batch.age.numpy(), w["history_place"].numpy(),
         softplus(w["history_decay"]).item(), user, weight,
     )  # fmt: skip
     _match(vectors.item.numpy(), vectors.bias.numpy(), user, batch.of.numpy(), w["dot"].item(), rows)
@@ -342,12 +342,12 @@ def _place(
     counts as in part, wholly. Only of bins that are too narrow may more than one be in part.
     """
     features, bins = low.shape
+    for n in range(len(given)):
+        for f in range(features):
+            number = min(max(given[n, f], -LARGEST), LARGEST)
+            x[f, n] = np.float32(0) if np.isnan(given[n, f]) else number
     for f in range(features):
         full[f], end[f] = 0, 0
-        for n in range(len(given)):
-            x[f, n] = LARGEST if given[n, f] > LARGEST else max(given[n, f], -LARGEST)
-            if np.isnan(given[n, f]):
-                x[f, n] = 0
         for k in range(bins):
             low[f, k] = edges[f, k]
             scale[f, k] = ONE / max(edges[f, k + 1] - edges[f, k], NARROW)

@@ -51,6 +51,7 @@ class Dense:
         flat = torch.from_numpy(np.concatenate([array.ravel() for array in start.values()])).to(device)
         self._vectors = {"flat": flat, "mean": flat.clone()}
         self._vectors |= {name: torch.zeros_like(flat) for name in ("first", "second")}
+        self._parts = {name: self.named(vector) for name, vector in self._vectors.items()}
         self.learning = frozenset(start)
         self._fades = torch.zeros_like(flat)
         self.let_learn(start)
@@ -70,12 +71,11 @@ class Dense:
     def let_learn(self, names: Collection[str]) -> None:
         """Let these weights learn, and the others rest as they are served."""
         self.learning = frozenset(names)
-        parts = {name: self.named(vector) for name, vector in self._vectors.items()}
         for name, fades in self.named(self._fades).items():
             fades.fill_(self._fading[name] * (name in self.learning))
             if name not in self.learning:
-                parts["flat"][name].copy_(parts["mean"][name])
-                parts["first"][name].zero_()
+                self._parts["flat"][name].copy_(self._parts["mean"][name])
+                self._parts["first"][name].zero_()
 
     def leaf(self) -> Tensor:
         """The vector of weights, to take a gradient of."""
@@ -87,11 +87,11 @@ class Dense:
 
     def now(self) -> dict[str, Tensor]:
         """Views of the newest weights."""
-        return self.named(self._vectors["flat"])
+        return self._parts["flat"]
 
     def mean(self) -> dict[str, Tensor]:
         """Views of the weights that are served."""
-        return self.named(self._vectors["mean"])
+        return self._parts["mean"]
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Views of a vector's parts, by name."""
@@ -138,15 +138,15 @@ class Dense:
         """Everything `load_state` needs, copied: ``flat.deep1``, ..., ``steps``."""
         arrays = {
             f"{vector}.{name}": part.cpu().numpy().copy()
-            for vector, whole in self._vectors.items()
-            for name, part in self.named(whole).items()
+            for vector, parts in self._parts.items()
+            for name, part in parts.items()
         }
         return arrays | {"steps": np.array([self.steps])}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Continue from `state`; weights that it does not have stay as they are."""
-        for vector, whole in self._vectors.items():
-            for name, part in self.named(whole).items():
+        for vector, parts in self._parts.items():
+            for name, part in parts.items():
                 if f"{vector}.{name}" in state:
                     part.copy_(torch.from_numpy(state[f"{vector}.{name}"].copy()))
         self.steps = int(state["steps"][0])

@@ -5,19 +5,18 @@ What a turn brings is learned while rank takes in the next one, as in a stack.
 
 from __future__ import annotations
 
-import logging
-import traceback
+import pickle
+import sys
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from stream.errors import Fatal
 from stream.log import Output
 
-if TYPE_CHECKING:  # the process that is started comes up with this file
+if TYPE_CHECKING:  # whoever starts the process has none of these yet
     from models.batch import Array
     from stream.evaluate.learning import Learning
     from stream.settings import Settings
@@ -88,19 +87,18 @@ class Apart:
     """
 
     def __init__(self) -> None:
-        context = get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
-        self.process.start()
-        theirs.close()
+        self.process = Popen([sys.executable, "-m", "stream.evaluate.learning"], stdin=PIPE, stdout=PIPE)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._asked, self._answered = self.process.stdin, self.process.stdout
 
     def __enter__(self) -> Apart:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pipe.close()
         self.process.terminate()  # by itself it would end as well, but take a while to tidy up
-        self.process.join()
+        with suppress(OSError):
+            self.process.communicate()
 
     def begin(self, settings: Settings, directory: Path, now: float) -> Answer:
         """Start."""
@@ -112,32 +110,15 @@ class Apart:
 
     def _ask(self, *given: object) -> Answer:
         with suppress(OSError):  # if it has died, the answer says so
-            self._pipe.send(given)
+            pickle.dump(given, self._asked)
+            self._asked.flush()
         return self._answer
 
     def _answer(self) -> Learned:
         try:
-            answer: Learned | Exception = self._pipe.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            raise Fatal(f"the process that learns has died, exit code {self.process.exitcode}") from None
+            answer: Learned | Exception = pickle.load(self._answered)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            raise Fatal(f"the process that learns has died, exit code {self.process.wait()}") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-def _work(pipe: Connection) -> None:
-    """Answer until the other end is closed."""
-    try:
-        from stream.evaluate.learning import Learning  # seconds, in which the other process reads its file
-
-        logging.getLogger("stream.train").setLevel(logging.CRITICAL)  # what it says is counted, and told
-        learning = Learning(*pipe.recv())
-        pipe.send(learning.learned())
-        while True:
-            pipe.send(learning.turn(*pipe.recv()))
-    except (EOFError, ConnectionError, KeyboardInterrupt):
-        return  # nobody waits for an answer any more
-    except Exception as error:
-        error.add_note(traceback.format_exc())
-        pipe.send(error)

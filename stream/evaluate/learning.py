@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import pickle
+import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +91,26 @@ class Learning:
         settled, self._waiting = self._waiting[gone:waited], self._waiting[waited:]
         lists = buffer.gather(settled)
         return [None] * gone + np.split(lists.labels, lists.start[1:-1])[: len(settled)]
+
+
+def main() -> None:
+    """Learn what comes on stdin, answer on stdout, until the other end is closed; see `apart.Apart`."""
+    logging.getLogger("stream.train").setLevel(logging.CRITICAL)  # what it says is counted, and told
+    asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what anybody prints is no answer
+    try:
+        learning = Learning(*pickle.load(asked))
+        answer = learning.learned()
+        while True:
+            pickle.dump(answer, answers)
+            answers.flush()
+            answer = learning.turn(*pickle.load(asked))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return  # nobody waits for an answer any more
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        pickle.dump(error, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -89,7 +89,8 @@ def probability(p: Array, happened: Array) -> Probability:
     (0.875, 0.85)
     """
     n, k = len(p), int(happened.sum())
-    p = p.astype(np.float64)
+    order = np.argsort(p, kind="stable")
+    p, happened = p[order].astype(np.float64), happened[order]
     loss = float(log_loss(p, happened).sum())
     rate = k / n if n else 0.0
     entropy = -(k * math.log(rate) + (n - k) * math.log1p(-rate)) if 0 < k < n else 0.0
@@ -115,20 +116,24 @@ def hits(place: Array) -> Hits:
 
 
 def _auc(p: Array, happened: Array) -> float | None:
-    """Chance that a positive is above a negative; equals count half (Mann-Whitney)."""
+    """Chance that a positive is above a negative, where p ascends; equals count half (Mann-Whitney)."""
     k = int(happened.sum())
     if k in (0, len(p)):
         return None
-    _, group, size = np.unique(p, return_inverse=True, return_counts=True)
-    below = np.cumsum(size) - size
-    rank = below[group] + (size[group] + 1) / 2
-    return float((rank[happened].sum() - k * (k + 1) / 2) / (k * (len(p) - k)))
+    first = np.flatnonzero(np.append(True, p[1:] > p[:-1]))
+    size = np.diff(np.append(first, len(p)))
+    rank = first + (size + 1) / 2  # of all that are equal
+    positives = np.add.reduceat(happened, first, dtype=np.int64)
+    return float(((rank * positives).sum() - k * (k + 1) / 2) / (k * (len(p) - k)))
 
 
 def _ece(p: Array, happened: Array) -> float:
-    order = np.argsort(p, kind="stable")
-    parts = np.array_split(order, min(BINS, max(len(p), 1)))
-    gaps = [abs(float(p[part].sum()) - float(happened[part].sum())) for part in parts]
+    """The same of `probability`, where p ascends."""
+    parts = min(BINS, max(len(p), 1))
+    gaps = [
+        abs(float(said.sum()) - float(came.sum()))
+        for said, came in zip(np.array_split(p, parts), np.array_split(happened, parts), strict=True)
+    ]
     return sum(gaps) / max(len(p), 1)
 
 

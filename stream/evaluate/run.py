@@ -176,12 +176,12 @@ class Run:
         self._log, store = MemoryLog(settings.kafka.counts(), self._clock), Store(directory)
         self._copies = {name: Copy(when) for name, when in _moments(events, options).items()}
         self._shown, self._following = Shown(), Following(self._copies, FRESH)
-        self._shape, self._guesses = shape_of(settings), None
-        if any(r.value.startswith(b'{"type":"impression"') for r in events):
-            linear = _linear(settings.train.seed) if options.linear else None
-            self._guesses = Guesses(self._copies, linear, FRESH, self._shape.cold)
-        audience = self._following if self._guesses is None else self._shown
-        self.rank = WatchedRank(settings, store, audience, self._copies)
+        self._shape, self._seed = shape_of(settings), settings.train.seed
+        self._listed = any(r.value.startswith(b'{"type":"impression"') for r in events)
+        self._guesses: Guesses | None = None
+        self.rank = WatchedRank(
+            settings, store, self._shown if self._listed else self._following, self._copies
+        )
         self._rank = Runner(self.rank, self._log, store, settings, self._clock)
         self._rank.start(patience=0.0)
         self._start = timer() - self._began
@@ -244,12 +244,16 @@ class Run:
 
     def _look(self, examples: list[Output]) -> None:
         """Note what train said of the lists of the turn before, and what others say of those of this one."""
-        if self._guesses is not None:
-            self._guesses.learned(self._learned.guess, self._learned.settled)
-            if examples:
-                shown = merge([decode(each.value, self._shape, 0)[0] for each in examples]).shown
-                shown = pick(shown, np.flatnonzero(~shown.unseen))
-                self._guesses.shown(shown.lists, shown.offset)
+        if not self._listed:
+            return
+        if self._guesses is None:
+            linear = _linear(self._seed) if self._options.linear else None
+            self._guesses = Guesses(self._copies, linear, FRESH, self._shape.cold)
+        self._guesses.learned(self._learned.guess, self._learned.settled)
+        if examples:
+            shown = merge([decode(each.value, self._shape, 0)[0] for each in examples]).shown
+            shown = pick(shown, np.flatnonzero(~shown.unseen))
+            self._guesses.shown(shown.lists, shown.offset)
 
     def _forget(self) -> None:
         """Drop from the log what everybody has read."""

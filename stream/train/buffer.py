@@ -234,8 +234,8 @@ class Buffer:
         slot, item = numbers % self.capacity, self._items_of(numbers)
         return Lists(
             start=starts(self._size[slot]),
-            **{name: self._items[name][item] for name in ITEM_COLUMNS},
-            **{name: self._lists[name][slot] for name in USER_COLUMNS},
+            **{name: self._items[name].take(item, 0) for name in ITEM_COLUMNS},
+            **{name: self._lists[name].take(slot, 0) for name in USER_COLUMNS},
         )
 
     def guesses(self, numbers: Array) -> Guess:

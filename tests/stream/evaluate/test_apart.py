@@ -48,15 +48,15 @@ def test_a_process_that_dies_is_told_with_its_exit_code(tmp_path):
 def test_a_process_that_has_died_before_it_is_asked_is_told_as_well(tmp_path):
     with Apart() as train:
         os.kill(train.process.pid, signal.SIGKILL)
-        train.process.join()
+        train.process.wait()
         with pytest.raises(Fatal, match="has died"):
             train.begin(still(SMALL), tmp_path, START_MS / 1000)()
 
 
 def test_the_process_ends_with_the_context():
     with Apart() as train:
-        assert train.process.is_alive()
-    assert not train.process.is_alive()
+        assert train.process.poll() is None
+    assert train.process.poll() is not None
 
 
 def test_the_process_ends_when_this_one_is_killed(tmp_path):
