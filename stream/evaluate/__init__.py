@@ -3,7 +3,7 @@
 ::
 
     run.py        the stream in turns: some events, rank, train; rank and train on logs in memory
-    apart.py      train in a process of its own, a turn behind;  `learning.py`: what runs there
+    apart.py      train in a process of its own;  `learning.py`: what runs there
     watch.py      rank as it always is, told apart: no slates published, what it sees is handed over
     lists.py      predictions of shown lists, and what was clicked
     following.py  what a visitor touched next, among the items that rank would recommend

@@ -1,7 +1,4 @@
-"""Train beside everything else, a turn behind: in a process of its own, or here. Needs no torch itself.
-
-What a turn brings is learned while rank takes in the next one, as in a stack.
-"""
+"""Train beside everything else: in a process of its own, or here. Needs no torch itself."""
 
 from __future__ import annotations
 

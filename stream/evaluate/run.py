@@ -1,9 +1,10 @@
 """One run: the stream in turns through rank and train, each on a log in memory, and the figures at its end.
 
-A turn: some events enter the log, each at its own time, and rank takes them in. While the next ones come,
-train has a moment to learn from these and publishes a version. Rank's clock is the events', train's counts
-turns: the same file gives the same figures, and train is as far behind as if the events of a turn came each
-second.
+A turn: some events enter the log, each at its own time, and rank takes them in; then train has a moment to
+learn from them and publishes a version. Where lists are shown, the next turn's events come meanwhile: what is
+judged then is what train says of lists when they arrive, before it learns from them. Rank's clock is the
+events', train's counts turns: the same file gives the same figures, and train is as far behind as if a turn's
+events came each second.
 """
 
 from __future__ import annotations
@@ -196,8 +197,11 @@ class Run:
             if record.topic == "events":
                 self._now = record.ts
                 self._append(record)
+        if not self._listed:  # rank itself is judged: it waits for what was learned of the turn before
+            self._time("train", self._hear)
         self._time("rank", self._serve)
-        self._time("train", self._hear)
+        if self._listed:
+            self._time("train", self._hear)
         examples = self._log.outputs("examples")
         self._answer = self._train.turn(self._clock(), examples)
         self._time("others", lambda: self._look(examples))
