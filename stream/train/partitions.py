@@ -13,23 +13,39 @@ from models.quality import list_losses
 from stream.train.buffer import Buffer
 
 MEMORY = 100
-"""Lists that a partition's mean looks back on: few, so that a broken one is known within a second or two."""
+"""Lists of each kind that a partition is judged by: few, so that it is soon forgiven."""
 
-RATIO = 1.5
-"""How many times the others' loss a partition's is when it is unlike them ..."""
+RATIO = 4 / 3
+"""How many times the others' loss a partition's may be."""
 
-ERRORS = 5.0
-"""... and by how many standard errors; both are far beyond what chance deals out."""
+STAKE = 0.9
+"""Share of all that a bet has won by now that is put on the next list."""
+
+MOST = 2.0
+"""No list counts for more than so many times that: one bot, or two, do not speak for a partition."""
+
+CHANCE = float(np.log(1e6))
+"""Nats that must be won: where a partition is no worse that happens once in 10^6 lists, or less often."""
 
 ENOUGH = MEMORY / 4
-"""Lists of a partition before it is judged."""
+"""Lists of a partition before others are compared with it."""
 
 
 class Partitions:
     """Tells which partitions are unlike the others, by the loss of what was predicted when lists arrived.
 
-    A partition is unlike the others when its mean loss exceeds 1.5 times the median of theirs, by more
-    than 5 s / sqrt(n); sums fade with each list, so that n is at most 100.
+    Who bets on a partition's loss l being more than 4/3 times the others' has 0.1 + 0.9 min(3 l / 4 u, 2)
+    times as much after a list as before it; u is the median over the other partitions of their mean loss. The
+    partition is unlike them when
+
+    max over k <= 100 of the product of these factors of its newest k lists  >  10^6
+
+    Where lists are no worse, factors are 1 or less on average, however skewed losses are: so much is won once
+    in 10^6 lists, or less often, at however many looks (e-detectors: Shin et al., doi 10.51387/23-NEJSDS51).
+
+    Lists with a label are compared with such lists only, and those without with their like: the former's loss
+    is several times the latter's, and a label makes a list ready at once while the others wait. After a pause
+    of a few seconds they come in long runs, one partition's after another's.
 
     Parameters
     ----------
@@ -47,18 +63,19 @@ class Partitions:
     """
 
     def __init__(self, partitions: list[int]) -> None:
-        # of each: lists, sum of their losses, sum of squares
-        self._sums = {p: np.zeros(3) for p in partitions}
+        # of each: losses of the newest lists without a label, and of those with one
+        self._recent = {p: [np.zeros(0), np.zeros(0)] for p in partitions}
         self.unlike: frozenset[int] = frozenset()
 
     def sift(self, buffer: Buffer, numbers: Array, lists: Lists) -> Array:
         """Take in these lists of the buffer; which of them (bool) are of a partition unlike the others."""
-        if len(self._sums) == 1:
+        if len(self._recent) == 1:
             return np.zeros(len(numbers), np.bool_)
         partition = buffer.column("partition", numbers)
         loss = list_losses(lists.start, buffer.guesses(numbers).p, lists.labels, buffer.known(numbers))
         seen = ~buffer.column("unseen", numbers)
-        self.learn(partition[seen], loss[seen])
+        labelled = np.diff(np.append(0, np.cumsum(lists.labels > 0))[lists.start]) > 0
+        self.learn(partition[seen], loss[seen], labelled[seen])
         return self.out(partition)
 
     def out(self, partition: Array) -> Array:
@@ -66,30 +83,31 @@ class Partitions:
         out: Array = np.isin(partition, list(self.unlike))
         return out
 
-    def learn(self, partition: Array, loss: Array) -> None:
-        """Take in the loss (float [n]) of some lists of these partitions (int [n])."""
+    def learn(self, partition: Array, loss: Array, labelled: Array | bool = False) -> None:
+        """Take in the loss (float [n]) of lists of these partitions (int [n]), with a label or not (bool)."""
         finite = np.isfinite(loss)
-        for p, sums in self._sums.items():
-            own = loss[finite & (partition == p)]
-            sums *= (1 - 1 / MEMORY) ** len(own)
-            sums += (len(own), own.sum(), np.square(own).sum())
-        self.unlike = frozenset(p for p in self._sums if self._is_unlike(p))
+        for p, kinds in self._recent.items():
+            for kind, recent in enumerate(kinds):
+                own = loss[finite & (partition == p) & (labelled == kind)]
+                kinds[kind] = np.append(recent, own)[-MEMORY:]
+        self.unlike = frozenset(p for p in self._recent if max(self._won(p, 0), self._won(p, 1)) > CHANCE)
 
-    def state(self) -> dict[int, Array]:
+    def state(self) -> dict[int, list[Array]]:
         """Plain data for a checkpoint."""
-        return {p: sums.copy() for p, sums in self._sums.items()}
+        return {p: list(kinds) for p, kinds in self._recent.items()}
 
-    def load_state(self, state: dict[int, Array]) -> None:
+    def load_state(self, state: dict[int, list[Array]]) -> None:
         """Go on from `state`, as far as these partitions are in it."""
-        for p, sums in self._sums.items():
-            sums[:] = state.get(p, 0.0)
+        self._recent |= {p: list(kinds) for p, kinds in state.items() if p in self._recent}
         self.learn(np.zeros(0, np.int64), np.zeros(0))
 
-    def _is_unlike(self, p: int) -> bool:
-        count, total, squares = self._sums[p]
-        others = [s[1] / s[0] for q, s in self._sums.items() if q != p and s[0] >= ENOUGH]
-        if count < ENOUGH or not others:
-            return False
-        mean, usual = total / count, float(np.median(others))
-        error = np.sqrt(max(squares / count - mean**2, 0.0) / count)
-        return bool(mean > RATIO * usual and mean - usual > ERRORS * error)
+    def _won(self, p: int, kind: int) -> float:
+        """Nats that a bet against the lists of one kind has won."""
+        own = self._recent[p][kind]
+        others = [
+            kinds[kind].mean() for q, kinds in self._recent.items() if q != p and len(kinds[kind]) >= ENOUGH
+        ]
+        if not others:
+            return 0.0
+        worse = np.clip(own / (RATIO * np.median(others)), 0.0, MOST)
+        return float(np.cumsum(np.log1p(STAKE * (worse - 1))[::-1]).max(initial=0.0))

@@ -53,6 +53,37 @@ def test_worse_within_the_noise_is_alike(four: Partitions) -> None:
     assert four.unlike == frozenset()
 
 
+def test_kinds_of_lists_that_come_in_runs_are_alike() -> None:
+    partitions = Partitions([0, 1, 2, 3])
+    for p in np.tile(range(4), 5):
+        for labelled, mean in ((True, 0.6), (False, 0.1)):
+            partitions.learn(np.full(MEMORY, p), RNG.exponential(mean, MEMORY), np.full(MEMORY, labelled))
+            assert partitions.unlike == frozenset()
+
+
+def test_lists_of_one_kind_tell_one_that_is_worse_by_themselves(four: Partitions) -> None:
+    where = np.tile(np.arange(4), MEMORY)
+    four.learn(where, RNG.normal(np.where(where == 3, 0.6, 0.2), 0.1), np.ones(len(where), np.bool_))
+    assert four.unlike == {3}
+
+
+def test_however_skewed_losses_are_those_of_partitions_alike_are_alike_at_every_look(
+    four: Partitions,
+) -> None:
+    for _ in range(2000):
+        loss = RNG.lognormal(-2.0, 1.5, 32)
+        four.learn(RNG.integers(0, 4, 32), loss)
+        assert four.unlike == frozenset()
+
+
+def test_a_few_lists_cannot_speak_for_a_partition_however_bad_they_are(four: Partitions) -> None:
+    for _ in range(20):
+        four.learn(np.full(10, 2), np.full(10, 1e3))
+        assert four.unlike == frozenset()
+        feed(four, 90, [0.4] * 4)
+        assert four.unlike == frozenset()
+
+
 def test_few_lists_say_nothing() -> None:
     partitions = Partitions([0, 1])
     feed(partitions, int(ENOUGH) - 1, [0.4, 4.0])
