@@ -136,14 +136,14 @@ def up(
 
 @app.command()
 def demo(
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long the shop is open.")] = 5.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long the shop is open.")] = 6.0,
     seed: Annotated[int, typer.Option(help="Of the simulated shop.")] = 0,
     pages: Annotated[float, typer.Option(min=1, help="Pages of 10 items seen per second.")] = 150.0,
     as_json: AsJson = False,
 ) -> None:
     """Everything on this machine, with a simulated shop and three arms; at the end the report.
 
-    Example: liverank demo --minutes 5
+    Example: liverank demo --minutes 6
     """
     from stream.demo import play
     from stream.report import render
