@@ -53,7 +53,7 @@ class _Layers(NamedTuple):
         [F, W, hidden].
     one, two, score : [N, hidden], [N, hidden / 2], [N]
     logits : [T, N]
-        Without what belongs to a place, or to all.
+        Without what belongs to a place.
     heads : [T, hidden / 2 + 2]
     """
 
@@ -72,7 +72,7 @@ def scores(w: Weights, x: Tensor, rows: Tensor, place: Tensor) -> Outputs:
     """`models.ranker.scores`, without gradients."""
     layers = _forward(w, x, rows)
     click, cart, purchase = layers.logits
-    click += place_effect(w, "place_click", place) + w["lately"]
+    click += place_effect(w, "place_click", place)
     return Outputs(layers.score, click, cart, purchase)
 
 
@@ -88,7 +88,7 @@ def total(
         layers.score.numpy(), layers.logits.numpy(), batch.of.numpy(), batch.place.numpy(),
         batch.clicked.numpy(), batch.positive.numpy(), batch.negative.numpy(), batch.share.numpy(),
         w["place_score"].detach().numpy(), w["place_click"].detach().numpy(), w["place_share"].numpy(),
-        w["lately"].item(), KINDS[conversions], len(batch.age),
+        KINDS[conversions], len(batch.age),
         slopes.numpy(), found["place_score"].numpy(), found["place_click"].numpy(),
     )  # fmt: skip
     return torch.tensor(figures).unbind(), {"rows": slopes[0], **_backward(w, layers, slopes), **found}
@@ -113,7 +113,8 @@ def _forward(w: Weights, x: Tensor, rows: Tensor) -> _Layers:
     two = torch.addmm(w["deep2_bias"], one, w["deep2"].t()).relu_()
     score = torch.addmv(rows + rule(x.t()), two, w["deep3"]).add_(first[:, hidden], alpha=WIDE)
     heads = torch.stack([w[name] for name in HEADS])
-    logits = torch.addmm(heads[:, -1:], heads[:, :-2], two.t(), alpha=HEAD).addcmul_(heads[:, -2:-1], score)
+    level = heads[:, -1:] + w["lately"].unsqueeze(1)
+    logits = torch.addmm(level, heads[:, :-2], two.t(), alpha=HEAD).addcmul_(heads[:, -2:-1], score)
     logits[0].add_(first[:, hidden + 1], alpha=WIDE_CLICK)
     return _Layers(at, table, into, one, two, score, logits, heads)
 
@@ -311,7 +312,7 @@ def _entire_space(
 @numba.njit(cache=True)
 def _losses(
     score: Array, logits: Array, of: Array, place: Array, clicked: Array, positive: Array, negative: Array,
-    share: Array, place_score: Array, place_click: Array, place_share: Array, lately: float, kind: int,
+    share: Array, place_score: Array, place_click: Array, place_share: Array, kind: int,
     lists: int, slopes: Array, of_place_score: Array, of_place_click: Array,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Figures; and gradients by score and logits, [1 + T, N], and by what belongs to places."""
@@ -320,7 +321,7 @@ def _losses(
     usual_score, usual_click = (place_share * place_score).sum(), (place_share * place_click).sum()
     level = np.float32(0)
     for n in range(count):
-        shown[n], click[n] = score[n], logits[0, n] + np.float32(lately)
+        shown[n], click[n] = score[n], logits[0, n]
         p = min(place[n], PLACES)
         if p > 0:
             shown[n] += np.float32(PLACE) * (place_score[p] - usual_score)

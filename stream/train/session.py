@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import CLICK, CONVERSIONS, Array, Lesson, Lists
+from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lesson, Lists
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -280,22 +280,25 @@ class Session:
         numbers, lists = self._sift(numbers)
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
+        settled = self.buffer.column("settled", numbers)
         lesson = self.buffer.teach(numbers)
+        settles = self.buffer.column("settled", numbers) & ~settled
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
-            self._follow(numbers, lists, lesson)
+            self._follow(numbers, lists, lesson, settles)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
 
-    def _follow(self, numbers: Array, lists: Lists, lesson: Lesson) -> None:
-        """Let the level of clicks follow those lists that settle now."""
-        settles = ((lesson.positive | lesson.negative) & CLICK) > 0
-        said, clicked = self.buffer.guesses(numbers).p[:, 0], (lesson.positive & CLICK) > 0
-        then = np.repeat(self.buffer.column("lately", numbers), np.diff(lists.start))
-        self.learner.trainer.follow(said[settles], then[settles], clicked[settles])
+    def _follow(self, numbers: Array, lists: Lists, lesson: Lesson, settles: Array) -> None:
+        """Let the levels follow what was expected of lists that settle now, and what has come."""
+        size, task = np.diff(lists.start), np.arange(len(TASKS))
+        then = np.repeat(self.buffer.column("lately", numbers), size, axis=0)
+        due = np.repeat(settles, size)[:, None] >> task & 1
+        came = (lesson.positive[:, None] >> task & 1).sum(0)
+        self.learner.trainer.follow(self.buffer.guesses(numbers).p, then, due, came)
 
     def _sift(self, numbers: Array) -> tuple[Array, Lists]:
         """The lists to learn from; those of a partition unlike the others are set aside."""
