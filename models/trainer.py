@@ -239,9 +239,9 @@ class Trainer:
         share = 1.0 if lesson is None else ((lesson.positive | lesson.negative) & CLICK > 0).mean()
         self.policy.saw(order or np.nan, probability / share if share > SETTLED else np.nan)
 
-    def follow(self, said: Array, then: Array, due: Array, came: Array) -> None:
+    def follow(self, *what: Array) -> None:
         """Let the levels follow what came of predictions, see `models.lately.follow`."""
-        level = follow(self.lately, said, then, due, came)
+        level = follow(self.lately, *what)
         self._counted["lately"].copy_(self._tensor(level.astype(np.float32)))
 
     @property

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from models.batch import Array
-from models.lately import CART, MEMORY, PURCHASE, follow
+from models.lately import CART, LONG_MEMORY, MEMORY, PURCHASE, faded, follow
 
 ITEMS, TRUTH, BEFORE = 200, 0.2, 0.1
 """Items of a step; the share that is clicked, and carted; what the rest of the model says of it."""
 RIGHT = np.log(TRUTH / (1 - TRUTH)) - np.log(BEFORE / (1 - BEFORE))
 NONE = np.zeros((0, 3))
+NO_CARTS = np.zeros(2), np.zeros(2)
 
 
 def live(steps: int, known: int = 0, late: int = 0) -> Array:
@@ -29,7 +30,7 @@ def live(steps: int, known: int = 0, late: int = 0) -> Array:
             carts.append(int(came[CART]) // 2)
             overdue = carts.popleft() if len(carts) > late else 0
             some = came - [0, int(came[CART]) // 2 - overdue, 0]
-            level = follow(level, said(then), then, np.ones((ITEMS, 3)), some)
+            level = follow(level, said(then), then, np.ones((ITEMS, 3)), some, *NO_CARTS)
         levels.append(level)
     return np.array(levels)
 
@@ -40,11 +41,21 @@ def said(level: Array) -> Array:
     return probability
 
 
+def said_with(p: float, level: float) -> float:
+    """A probability with a level."""
+    return float(1 / (1 + (1 / p - 1) * np.exp(-level)))
+
+
 def step(level: Array, p: Array, came: tuple[int, int, int], items: int = 1000) -> Array:
     """Levels after items of which `p` [T] was predicted at these levels."""
     size = (items, 3)
     return follow(
-        level, np.broadcast_to(p, size), np.broadcast_to(level, size), np.ones(size), np.array(came)
+        level,
+        np.broadcast_to(p, size),
+        np.broadcast_to(level, size),
+        np.ones(size),
+        np.array(came),
+        *NO_CARTS,
     )
 
 
@@ -84,11 +95,33 @@ def test_purchases_share_no_more_of_it_than_carts_explain() -> None:
     assert never[PURCHASE] == pytest.approx(0, abs=1e-3)
 
 
+def test_as_many_of_the_carts_are_predicted_to_be_bought_as_were() -> None:
+    sold, expected_sold, level = np.array([2000.0, 1200.0]), np.zeros(2), np.zeros(3)
+    cart, share = 0.1, 0.3  # what the rest of the model says of an item, and of a cart
+    for _ in range(100):
+        p = np.array([0.4, said_with(cart, level[CART]), said_with(cart * share, level[PURCHASE])])
+        plain = 1000 * p[1:] * np.exp(-level[1:])
+        expected_sold = faded(expected_sold, plain, MEMORY)
+        size = (1000, 3)
+        due, then = np.ones(size), np.tile(level, (1000, 1))
+        came = np.array([400, 150, 0])
+        level = follow(level, np.broadcast_to(p, size), then, due, came, sold, expected_sold)
+    assert said_with(cart, level[CART]) == pytest.approx(0.15, rel=0.02)
+    assert said_with(cart * share, level[PURCHASE]) / 0.15 == pytest.approx(1200 / 2000, rel=0.05)
+
+
+def test_what_is_known_of_few_carts_moves_little() -> None:
+    none = np.zeros((0, 3))
+    level = follow(np.zeros(3), none, none, none, np.zeros(3), np.array([10.0, 4.0]), np.array([10.0, 3.0]))
+    assert 0 < level[PURCHASE] < 0.05
+    assert faded(np.full(2, LONG_MEMORY), np.zeros(2), LONG_MEMORY).tolist() == [LONG_MEMORY] * 2
+
+
 def test_nothing_moves_levels_where_nothing_is_known() -> None:
     level = np.array([0.5, 0.25, 0.25])
-    assert follow(level, NONE, NONE, NONE, np.zeros(3)).tolist() == level.tolist()
+    assert follow(level, NONE, NONE, NONE, np.zeros(3), *NO_CARTS).tolist() == level.tolist()
     p, then = np.full((9, 3), 0.3), np.zeros((9, 3))
-    assert follow(level, p, then, np.zeros((9, 3)), np.zeros(3)).tolist() == level.tolist()
+    assert follow(level, p, then, np.zeros((9, 3)), np.zeros(3), *NO_CARTS).tolist() == level.tolist()
 
 
 def test_a_batch_of_any_size_goes_no_further_than_what_was_seen_in_it() -> None:

@@ -18,7 +18,9 @@ from tests.models.toy import ITEMS, SHAPE, ids, lists
 
 MANY = np.full((900, 3), 0.01), np.zeros((900, 3)), np.ones((900, 3), np.int64)
 """What was said of items, with which levels, and that it is due."""
-MANY_CLICKS, MANY_CARTS = (*MANY, np.array([900, 9, 9])), (*MANY, np.array([9, 900, 9]))
+MANY_CLICKS, MANY_CARTS = (
+    (*MANY, np.array(came), np.zeros(2), np.zeros(2)) for came in ([900, 9, 9], [9, 900, 9])
+)
 
 
 def trainer(seed: int = 0, device: str = "cpu", policy: str = "full", **how: bool) -> Trainer:
@@ -126,7 +128,7 @@ def test_levels_of_carts_and_purchases_are_not_learned_from() -> None:
 
 @pytest.mark.parametrize(("many", "moved"), [(MANY_CLICKS, [0, 1, 2]), (MANY_CARTS, [1, 2])])
 def test_levels_move_probabilities_and_not_the_order_and_rollback_takes_them_back(
-    many: tuple[Array, Array, Array, Array], moved: list[int]
+    many: tuple[Array, ...], moved: list[int]
 ) -> None:
     t, batch = trainer(), lists(np.random.default_rng(0), 8)
     before = t.predict(batch)

@@ -206,7 +206,7 @@ def test_levels_follow_each_list_once_by_what_was_said_of_it_at_arrival(
 ) -> None:
     asked = []
 
-    def note(self: Trainer, said: Array, then: Array, due: Array, came: Array) -> None:
+    def note(self: Trainer, said: Array, then: Array, due: Array, came: Array, *sold: Array) -> None:
         asked.append((due.sum(0), (due * said).sum(0), came))
 
     monkeypatch.setattr(Trainer, "follow", note)
@@ -224,6 +224,28 @@ def test_levels_follow_each_list_once_by_what_was_said_of_it_at_arrival(
     assert came.tolist() == happened.tolist()
     assert happened[1:].tolist() == [2, 1]
     np.testing.assert_allclose(said, buffer.guesses(done).p.sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("delayed", "sold"), [("fnw", [2, 1]), ("fnc", [2, 1]), ("wait", [2, 1]), ("naive", [0, 0])]
+)
+def test_carts_count_as_bought_or_not_when_their_time_is_over(
+    settings: Settings, make: Make, delayed: str, sold: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(self: Trainer, *what: Array) -> None:
+        asked.append(what[4].tolist())
+
+    monkeypatch.setattr(Trainer, "follow", note)
+    train = msgspec.structs.replace(settings.train, delayed=delayed)
+    stage = Stage(msgspec.structs.replace(settings, train=train), make)
+    stage.turns(30)
+    stage.send(encode_binary(message(stage.shape, **labels([(0, 0, 1), (1, 2, 1), (1, 2, 2), (1, 3, 2)]))))
+    stage.turns(15)
+    assert asked[-1] == [0, 0]
+    stage.turns(30)
+    assert asked[-1] == sold
 
 
 class Diary(Learner):
