@@ -79,7 +79,7 @@ class _Layers(NamedTuple):
     first, two, score : [N, hidden + 2], [N, hidden / 2], [N]
         The first with two wide columns.
     logits : [T, N]
-        Without what belongs to a place, or to all.
+        Without what belongs to a place.
     heads : [T, hidden / 2 + 2]
     """
 
@@ -98,7 +98,7 @@ def forward(w: Weights, vectors: Vectors, batch: Batch) -> Outputs:
     """`models.ranker.forward`, without gradients."""
     layers = _forward(w, batch.x.numpy(), _of_rows(w, vectors, batch)[0])
     score, (click, cart, purchase) = torch.from_numpy(layers.score), torch.from_numpy(layers.logits)
-    click += place_effect(w, "place_click", batch.place) + w["lately"]
+    click += place_effect(w, "place_click", batch.place)
     return Outputs(score, click, cart, purchase)
 
 
@@ -118,7 +118,7 @@ def total(
     figures = _losses(
         layers.score, layers.logits, batch.of.numpy(), batch.place.numpy(), batch.clicked.numpy(),
         batch.positive.numpy(), batch.negative.numpy(), batch.share.numpy(),
-        w["place_score"].numpy(), w["place_click"].numpy(), w["place_share"].numpy(), w["lately"].item(),
+        w["place_score"].numpy(), w["place_click"].numpy(), w["place_share"].numpy(),
         KINDS[conversions], len(batch.age),
         slopes, found["place_score"].numpy(), found["place_click"].numpy(),
     )  # fmt: skip
@@ -179,6 +179,7 @@ def _forward(w: Weights, x: Array, rows: Array) -> _Layers:
     score, logits = np.empty(n, np.float32), np.empty((len(TASKS), n), np.float32)
     _add(*at, table.numpy(), torch.cat([w["deep1_bias"], w["wide_bias"]]).numpy(), first)  # type: ignore[call-arg]
     heads = np.stack([w[name].numpy() for name in HEADS])
+    heads[:, -1] += w["lately"].numpy()
     _dense(
         first, rows, at[0], w["deep2"].numpy(), w["deep2_bias"].numpy(), w["deep3"].numpy(), heads,
         two, score, logits,
@@ -501,7 +502,7 @@ def _entire_space(
 @numba.njit(cache=True)
 def _losses(
     score: Array, logits: Array, of: Array, place: Array, clicked: Array, positive: Array, negative: Array,
-    share: Array, place_score: Array, place_click: Array, place_share: Array, lately: float, kind: int,
+    share: Array, place_score: Array, place_click: Array, place_share: Array, kind: int,
     lists: int, slopes: Array, of_place_score: Array, of_place_click: Array,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Figures; and gradients by score and logits, [1 + T, N], and by what belongs to places."""
@@ -510,7 +511,7 @@ def _losses(
     usual_score, usual_click = (place_share * place_score).sum(), (place_share * place_click).sum()
     level = np.float32(0)
     for n in range(count):
-        shown[n], click[n] = score[n], logits[0, n] + np.float32(lately)
+        shown[n], click[n] = score[n], logits[0, n]
         p = min(place[n], PLACES)
         if p > 0:
             shown[n] += np.float32(PLACE) * (place_score[p] - usual_score)

@@ -11,7 +11,7 @@ Dense weights, by name::
 
     edges          [F, bins + 1]   quantiles of each feature; counted, not learned
     place_share    [PLACES + 1]    share of each place in what was shown; counted, not learned
-    lately         [1]             level of clicks, see `models.lately`; counted, not learned
+    lately         [T]             level of each task, see `models.lately`; counted, not learned
     encode         [F, W, bins]    of each feature's filled bins to W values
     wide           [2, F, bins]    of filled bins straight to the score and to a click; wide_bias [2]
     history_decay  [1]             how fast an interaction fades with its age
@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from models.batch import FEATURE, Array, F, Shape
+from models.batch import FEATURE, TASKS, Array, F, Shape
 
 LIST_RECENCY, PRIOR_RANK = FEATURE["list_recency"], FEATURE["prior_rank"]
 
@@ -88,7 +88,7 @@ def initial(shape: Shape, rng: np.random.Generator) -> dict[str, Array]:
     return {
         "edges": np.zeros((F, shape.bins + 1), np.float32),
         "place_share": np.zeros(PLACES + 1, np.float32),
-        "lately": np.zeros(1, np.float32),
+        "lately": np.zeros(len(TASKS), np.float32),
         "encode": normal(shape.bins, F, width, shape.bins),
         "wide": np.zeros((2, F, shape.bins), np.float32),
         "wide_bias": np.zeros(2, np.float32),
@@ -198,9 +198,10 @@ def scores(w: Weights, x: Tensor, rows: Tensor, place: Tensor) -> Outputs:
         _head(w["click"], hidden.detach(), still)
         + WIDE_CLICK * wide_click
         + place_effect(w, "place_click", place)
-        + w["lately"]
     )
-    return Outputs(score, click, _head(w["cart"], hidden, still), _head(w["purchase"], hidden, still))
+    cart, purchase = _head(w["cart"], hidden, still), _head(w["purchase"], hidden, still)
+    of_click, of_cart, of_purchase = w["lately"]
+    return Outputs(score, click + of_click, cart + of_cart, purchase + of_purchase)
 
 
 def place_effect(w: Weights, name: str, place: Tensor) -> Tensor:

@@ -187,9 +187,7 @@ class Trainer:
         if not again:
             vectors = Vectors(*(vector.detach().requires_grad_() for vector in vectors))
             leaves += vectors
-        weights = added(self._dense.learned(flat)) | self._counted
-        if again:
-            weights["lately"] = torch.zeros_like(weights["lately"])
+        weights = self._taught(self._dense.learned(flat), again)
         rows = vectors.bias if again else self._of_rows(weights, vectors, batch)
         figures = total(weights, self._scores(weights, rows, batch), batch, self._conversions)
         gradients = torch.autograd.grad(figures[0], leaves, materialize_grads=True)
@@ -200,13 +198,21 @@ class Trainer:
         again, _ = how
         vectors, batch = _apart(given)
         now = self._dense.now()
-        weights = added(now) | self._counted
-        if again:
-            weights["lately"] = torch.zeros_like(weights["lately"])
-        figures, found = compiled.total(weights, None if again else vectors, batch, self._conversions)
+        known = None if again else vectors
+        figures, found = compiled.total(self._taught(now, again), known, batch, self._conversions)
         gradient = self._dense.gradient(found | of_factors(now, found))
         ends = () if again else (found[name] for name in Vectors._fields)
         return torch.tensor([*figures, torch.linalg.vector_norm(gradient)]), gradient, *ends
+
+    def _taught(self, dense: Weights, again: bool) -> dict[str, Tensor]:
+        """The weights in a step's loss; of the levels, that of clicks alone, and none in lists of the past.
+
+        Late carts and purchases are taught long after their impressions: the levels are others then.
+        """
+        level = torch.zeros_like(self._counted["lately"])
+        if not again:
+            level[0] = self._counted["lately"][0]
+        return {**added(dense), **self._counted, "lately": level}
 
     def _step_rows(self, where: Where, gradients: Vectors, lists: int, rate: float) -> None:
         """Rows learn from what is theirs in the vectors' gradients: an item and its category the same."""
@@ -223,14 +229,16 @@ class Trainer:
         share = 1.0 if lesson is None else ((lesson.positive | lesson.negative) & CLICK > 0).mean()
         self.policy.saw(order or np.nan, probability / share if share > SETTLED else np.nan)
 
-    def follow(self, said: Array, then: Array, clicked: Array) -> None:
-        """Let the level of clicks follow what came of predictions, see `models.lately.follow`."""
-        self._counted["lately"].fill_(follow(self.lately, said, then, clicked))
+    def follow(self, *what: Array) -> None:
+        """Let the levels follow what came of predictions, see `models.lately.follow`."""
+        level = follow(self.lately, *what)
+        self._counted["lately"].copy_(self._tensor(level.astype(np.float32)))
 
     @property
-    def lately(self) -> float:
-        """The level of clicks in what is predicted now."""
-        return self._counted["lately"].item()
+    def lately(self) -> Array:
+        """Level of each task in what is predicted now, [T]."""
+        level: Array = self._counted["lately"].cpu().numpy().copy()
+        return level
 
     def _obey(self) -> None:
         """Let learn what the policy wants to."""

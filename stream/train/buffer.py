@@ -80,14 +80,13 @@ class Buffer:
         self._number = np.full(capacity, -1, np.int64)
         self._first, self._size = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         flag, bits, big = (np.bool_, ()), (np.uint8, ()), (np.int64, ())
-        history = (shape.history,)
+        history, tasks = (shape.history,), (len(TASKS),)
         self._lists = _empty(
             capacity,
             partition=(np.int32, ()), offset=big, ts=big, broker_ts=big, arrived=big,
-            lately=(np.float32, ()), unseen=flag, settled=bits, aside=flag,
+            lately=(np.float32, tasks), unseen=flag, settled=bits, aside=flag,
             history=(np.uint64, history), history_category=(np.uint16, history), age=(np.float32, history),
         )  # fmt: skip
-        tasks = (len(TASKS),)
         self._items = _empty(
             self.room,
             item=(np.uint64, ()), category=(np.uint16, ()), features=(np.float32, (F,)), place=(np.int16, ()),
@@ -107,10 +106,10 @@ class Buffer:
         """Lists that are ready to be learned from."""
         return len(self._queue)
 
-    def append(self, shown: Shown, guess: Guess, now: int, lately: float = 0.0) -> None:
+    def append(self, shown: Shown, guess: Guess, now: int, lately: Array | float = 0.0) -> None:
         """Take lists in, with predictions that nothing of them has influenced; `now` is stream time, ms.
 
-        `lately` is the level of clicks in the predictions (`Trainer.lately`).
+        `lately` [T] has the levels in the predictions (`Trainer.lately`).
 
         A list counts as arrived at its broker time, or `now` where that is later: while old records
         are read, labels that follow them get their time all the same.
@@ -126,7 +125,8 @@ class Buffer:
         arrived = np.maximum.accumulate(np.maximum(shown.broker_ts, self._newest(now)))
         no = np.zeros(count, np.uint8)
         known = {name: getattr(shown, name) for name in SHOWN_COLUMNS}
-        known |= {"arrived": arrived, "lately": np.full(count, lately), "settled": no, "aside": no}
+        known |= {"arrived": arrived, "settled": no, "aside": no}
+        known["lately"] = np.full((count, len(TASKS)), lately)
         known |= {name: getattr(shown.lists, name) for name in USER_COLUMNS}
         items = {name: getattr(shown.lists, name) for name in ITEM_COLUMNS}
         items |= {"taught": np.zeros(len(guess.score), np.uint8), "score": guess.score, "p": guess.p}

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import CLICK, CONVERSIONS, Array, Lesson, Lists
+from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lesson, Lists
+from models.lately import LONG_MEMORY, MEMORY, faded
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -58,6 +59,8 @@ NEWEST = "0"
 """Lag of the model that learns."""
 
 COUNT_S = 1.0
+
+CARTED, BOUGHT = (1 << TASKS.index(task) for task in ("cart", "purchase"))
 
 
 class Session:
@@ -98,6 +101,7 @@ class Session:
         self.alike = Partitions(partitions)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
+        self._sold, self._expected_sold = np.zeros(2), np.zeros(2)
         self.time = StreamTime()
         self._passed: dict[int, int] = {}
         self._inbox: list[Batch] = []
@@ -151,6 +155,7 @@ class Session:
             "time": self.time.ms,
             "next": [self._next_publish, self._next_count, self._behind_since],
             "label_ts": self._label_ts,
+            "sold": [self._sold, self._expected_sold],
             "replays": self._replays,
             "labels": np.array(labels, np.int64).reshape(-1, 3),
             "rng": json.dumps(self.rng.bit_generator.state),  # its integers are too long for MessagePack
@@ -167,6 +172,7 @@ class Session:
         self.time = StreamTime(state["time"])
         self._next_publish, self._next_count, self._behind_since = state["next"]
         self._label_ts, self._replays = state["label_ts"], state["replays"]
+        self._sold, self._expected_sold = state["sold"]
         for n, p, ts in state["labels"].tolist():
             self._unlearned.setdefault(n, []).append((p, ts))
         self.rng.bit_generator.state = json.loads(state["rng"])
@@ -280,22 +286,28 @@ class Session:
         numbers, lists = self._sift(numbers)
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
+        settled = self.buffer.column("settled", numbers)
         lesson = self.buffer.teach(numbers)
+        settles = self.buffer.column("settled", numbers) & ~settled
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
-            self._follow(numbers, lists, lesson)
+            self._follow(numbers, lists, lesson, settles)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
 
-    def _follow(self, numbers: Array, lists: Lists, lesson: Lesson) -> None:
-        """Let the level of clicks follow those lists that settle now."""
-        settles = ((lesson.positive | lesson.negative) & CLICK) > 0
-        said, clicked = self.buffer.guesses(numbers).p[:, 0], (lesson.positive & CLICK) > 0
-        then = np.repeat(self.buffer.column("lately", numbers), np.diff(lists.start))
-        self.learner.trainer.follow(said[settles], then[settles], clicked[settles])
+    def _follow(self, numbers: Array, lists: Lists, lesson: Lesson, settles: Array) -> None:
+        """Let the levels follow what was expected of lists that settle now, and what has come."""
+        size, task = np.diff(lists.start), np.arange(len(TASKS))
+        then = np.repeat(self.buffer.column("lately", numbers), size, axis=0)
+        due = np.repeat(settles, size)[:, None] >> task & 1
+        came = (lesson.positive[:, None] >> task & 1).sum(0)
+        said = self.buffer.guesses(numbers).p
+        plain = (due * said * np.exp(-then)).sum(0)[1:]
+        self._expected_sold = faded(self._expected_sold, plain, MEMORY)
+        self.learner.trainer.follow(said, then, due, came, self._sold, self._expected_sold)
 
     def _sift(self, numbers: Array) -> tuple[Array, Lists]:
         """The lists to learn from; those of a partition unlike the others are set aside."""
@@ -313,7 +325,7 @@ class Session:
     def _count(self) -> list[Output]:
         """Judge the lists whose time has come, and publish what was counted."""
         self._judge(self.settings.evaluate_after_s, self.buffer.judge, CLICK)
-        self._judge(self.settings.conversion_wait_s, self.buffer.mature, CONVERSIONS)
+        self._judge(self.settings.conversion_wait_s, self._mature, CONVERSIONS)
         self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
         self.shadows.forget(self.buffer.judged)
         gauges = {
@@ -330,6 +342,17 @@ class Session:
             for p in self.counts.partitions()
             for outcomes in self.counts.take(p)
         ]
+
+    def _mature(self, until: int) -> Array:
+        """`Buffer.mature`; which carts of these lists were bought is known now, but not to who is naive."""
+        numbers = self.buffer.mature(until)
+        if self.settings.delayed != "naive":
+            out = self.buffer.column("unseen", numbers) | self.buffer.column("aside", numbers)
+            labels = self.buffer.gather(numbers[~out]).labels
+            carts = labels[labels & CARTED > 0]
+            news = np.array([len(carts), (carts & BOUGHT > 0).sum()])
+            self._sold = faded(self._sold, news, LONG_MEMORY)
+        return numbers
 
     def _judge(self, after_s: float, judge: Callable[[int], Array], tasks: int) -> None:
         """Judge `tasks` (bits) of the lists that arrived so long ago."""

@@ -6,24 +6,33 @@ import numpy as np
 import pytest
 
 from models.batch import Array
-from models.lately import MEMORY, follow
+from models.lately import CART, LONG_MEMORY, MEMORY, PURCHASE, faded, follow
 
 ITEMS, TRUTH, BEFORE = 200, 0.2, 0.1
-"""Items of a step; the share that is clicked; what the rest of the model says of it."""
+"""Items of a step; the share that is clicked, and carted; what the rest of the model says of it."""
 RIGHT = np.log(TRUTH / (1 - TRUTH)) - np.log(BEFORE / (1 - BEFORE))
+NONE = np.zeros((0, 3))
+NO_CARTS = np.zeros(2), np.zeros(2)
 
 
-def live(steps: int, delay: int = 0) -> list[float]:
-    """Levels after each step; what came of a prediction is known `delay` steps later."""
-    clicked = np.arange(ITEMS) < ITEMS * TRUTH
-    level, waiting, levels = 0.0, deque[float](), []
+def live(steps: int, known: int = 0, late: int = 0) -> Array:
+    """Levels after each step [steps, T].
+
+    A prediction is due, and what came of it is known, `known` steps later; of half of the carts that is known
+    still `late` steps later.
+    """
+    came = np.full(3, int(ITEMS * TRUTH))
+    level, waiting, carts, levels = np.zeros(3), deque[Array](), deque[int](), []
     for _ in range(steps):
         waiting.append(level)
-        if len(waiting) > delay:
-            then = np.full(ITEMS, waiting.popleft())
-            level = follow(level, said(then), then, clicked)
+        if len(waiting) > known:
+            then = np.tile(waiting.popleft(), (ITEMS, 1))
+            carts.append(int(came[CART]) // 2)
+            overdue = carts.popleft() if len(carts) > late else 0
+            some = came - [0, int(came[CART]) // 2 - overdue, 0]
+            level = follow(level, said(then), then, np.ones((ITEMS, 3)), some, *NO_CARTS)
         levels.append(level)
-    return levels
+    return np.array(levels)
 
 
 def said(level: Array) -> Array:
@@ -32,29 +41,95 @@ def said(level: Array) -> Array:
     return probability
 
 
-def test_predictions_come_to_what_is_seen_after_about_as_many_clicks_as_are_remembered() -> None:
+def said_with(p: float, level: float) -> float:
+    """A probability with a level."""
+    return float(1 / (1 + (1 / p - 1) * np.exp(-level)))
+
+
+def step(level: Array, p: Array, came: tuple[int, int, int], items: int = 1000) -> Array:
+    """Levels after items of which `p` [T] was predicted at these levels."""
+    size = (items, 3)
+    return follow(
+        level,
+        np.broadcast_to(p, size),
+        np.broadcast_to(level, size),
+        np.ones(size),
+        np.array(came),
+        *NO_CARTS,
+    )
+
+
+def test_predictions_come_to_what_is_seen_after_about_as_many_acts_as_are_remembered() -> None:
     levels = live(400)
-    clicks = ITEMS * TRUTH * np.arange(1, 401)
-    assert 0.3 < levels[int(np.searchsorted(clicks, MEMORY))] / RIGHT < 0.9
-    assert levels[-1] == pytest.approx(RIGHT, abs=0.01)
+    acts = ITEMS * TRUTH * np.arange(1, 401)
+    share = levels[int(np.searchsorted(acts, MEMORY))] / RIGHT
+    assert ((share > 0.3) & (share < 0.9)).all()
+    assert levels[-1] == pytest.approx(np.full(3, RIGHT), abs=0.01)
 
 
 def test_what_was_made_up_for_is_not_made_up_for_again_however_late_it_is_known() -> None:
-    levels = live(1000, delay=400)
-    assert max(levels) <= RIGHT + 0.01
+    levels = live(1000, known=400)
+    assert levels.max() <= RIGHT + 0.01
+    assert levels[-1] == pytest.approx(np.full(3, RIGHT), abs=0.01)
+
+
+def test_carts_that_come_later_than_they_are_due_count_when_they_come() -> None:
+    levels = live(1000, late=5)[:, CART]
     assert levels[-1] == pytest.approx(RIGHT, abs=0.01)
+    assert live(1000, late=2000)[-1, CART] < 0.1
 
 
-def test_nothing_moves_the_level_where_nothing_is_known() -> None:
-    none = np.zeros(0)
-    assert follow(0.5, none, none, none > 0) == 0.5
+def test_purchases_share_the_level_of_carts_whatever_came_of_them() -> None:
+    for bought in (0, 500):
+        level = step(np.zeros(3), np.array([0.2, 0.1, 0.05]), (200, 150, bought))
+        assert level[PURCHASE] == level[CART] > 0.1
+
+
+def test_purchases_share_no_more_of_it_than_carts_explain() -> None:
+    level = step(np.zeros(3), np.array([0.2, 0.1, 0.2]), (200, 150, 200))
+    assert level[PURCHASE] == pytest.approx(level[CART] / 2)
+    never = np.zeros(3)  # a shop that tells no carts
+    for cart in (0.2, 0.1, 0.05, 1e-5):
+        never = step(never, np.array([0.3, cart, 0.1]), (300, 0, 100))
+    assert never[CART] < -0.5
+    assert never[PURCHASE] == pytest.approx(0, abs=1e-3)
+
+
+def test_as_many_of_the_carts_are_predicted_to_be_bought_as_were() -> None:
+    sold, expected_sold, level = np.array([2000.0, 1200.0]), np.zeros(2), np.zeros(3)
+    cart, share = 0.1, 0.3  # what the rest of the model says of an item, and of a cart
+    for _ in range(100):
+        p = np.array([0.4, said_with(cart, level[CART]), said_with(cart * share, level[PURCHASE])])
+        plain = 1000 * p[1:] * np.exp(-level[1:])
+        expected_sold = faded(expected_sold, plain, MEMORY)
+        size = (1000, 3)
+        due, then = np.ones(size), np.tile(level, (1000, 1))
+        came = np.array([400, 150, 0])
+        level = follow(level, np.broadcast_to(p, size), then, due, came, sold, expected_sold)
+    assert said_with(cart, level[CART]) == pytest.approx(0.15, rel=0.02)
+    assert said_with(cart * share, level[PURCHASE]) / 0.15 == pytest.approx(1200 / 2000, rel=0.05)
+
+
+def test_what_is_known_of_few_carts_moves_little() -> None:
+    none = np.zeros((0, 3))
+    level = follow(np.zeros(3), none, none, none, np.zeros(3), np.array([10.0, 4.0]), np.array([10.0, 3.0]))
+    assert 0 < level[PURCHASE] < 0.05
+    assert faded(np.full(2, LONG_MEMORY), np.zeros(2), LONG_MEMORY).tolist() == [LONG_MEMORY] * 2
+
+
+def test_nothing_moves_levels_where_nothing_is_known() -> None:
+    level = np.array([0.5, 0.25, 0.25])
+    assert follow(level, NONE, NONE, NONE, np.zeros(3), *NO_CARTS).tolist() == level.tolist()
+    p, then = np.full((9, 3), 0.3), np.zeros((9, 3))
+    assert follow(level, p, then, np.zeros((9, 3)), np.zeros(3), *NO_CARTS).tolist() == level.tolist()
 
 
 def test_a_batch_of_any_size_goes_no_further_than_what_was_seen_in_it() -> None:
     many = 1000 * int(MEMORY)
-    level = follow(0.0, np.full(many, 0.02), np.zeros(many), np.arange(many) < 0.04 * many)
-    assert 0.9 * np.log(2) < level < np.log(2)
+    level = step(np.zeros(3), np.full(3, 0.02), (many // 25, many // 25, 0), many)
+    assert 0.9 * np.log(2) < level[0] < np.log(2)
+    assert 0.9 * np.log(2) < level[CART] < np.log(2)
 
 
-def test_certain_predictions_leave_the_level_finite() -> None:
-    assert np.isfinite(follow(0.0, np.ones(4), np.zeros(4), np.zeros(4) > 0))
+def test_certain_predictions_leave_levels_finite() -> None:
+    assert np.isfinite(step(np.zeros(3), np.ones(3), (0, 0, 0), 4)).all()

@@ -16,8 +16,11 @@ from models.tensors import batch_of
 from models.trainer import Trainer
 from tests.models.toy import ITEMS, SHAPE, ids, lists
 
-MANY_CLICKS = np.full(900, 0.01), np.zeros(900), np.full(900, True)
-"""What was said of items, with which level, and what came of it."""
+MANY = np.full((900, 3), 0.01), np.zeros((900, 3)), np.ones((900, 3), np.int64)
+"""What was said of items, with which levels, and that it is due."""
+MANY_CLICKS, MANY_CARTS = (
+    (*MANY, np.array(came), np.zeros(2), np.zeros(2)) for came in ([900, 9, 9], [9, 900, 9])
+)
 
 
 def trainer(seed: int = 0, device: str = "cpu", policy: str = "full", **how: bool) -> Trainer:
@@ -111,18 +114,29 @@ def test_lists_learned_again_move_dense_weights_and_no_rows() -> None:
 def test_lists_learned_again_know_nothing_of_the_level_of_now() -> None:
     batch, (one, other) = lists(np.random.default_rng(0), 8), (trainer(), trainer())
     one.follow(*MANY_CLICKS)
-    assert one.lately > 0.5
+    assert one.lately[0] > 0.5
     assert one.learn(batch, again=True) == other.learn(batch, again=True)
     assert one.learn(batch) != other.learn(batch)
 
 
-def test_the_level_moves_probabilities_and_not_the_order_and_rollback_takes_it_back() -> None:
+def test_levels_of_carts_and_purchases_are_not_learned_from() -> None:
+    batch, (one, other) = lists(np.random.default_rng(0), 8), (trainer(), trainer())
+    one.follow(*MANY_CARTS)
+    assert (one.lately[1:] > 0.5).all()
+    assert one.learn(batch) == other.learn(batch)
+
+
+@pytest.mark.parametrize(("many", "moved"), [(MANY_CLICKS, [0, 1, 2]), (MANY_CARTS, [1, 2])])
+def test_levels_move_probabilities_and_not_the_order_and_rollback_takes_them_back(
+    many: tuple[Array, ...], moved: list[int]
+) -> None:
     t, batch = trainer(), lists(np.random.default_rng(0), 8)
     before = t.predict(batch)
-    t.follow(*MANY_CLICKS)
+    t.follow(*many)
     after = t.predict(batch)
     assert (after.score == before.score).all()
-    assert (after.p > before.p).all()
+    assert np.flatnonzero((after.p > before.p).all(0)).tolist() == moved
+    assert np.flatnonzero((after.p != before.p).any(0)).tolist() == moved
     t.rollback()
     assert (t.predict(batch).p == before.p).all()
 

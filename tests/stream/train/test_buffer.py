@@ -235,13 +235,13 @@ def test_predictions_stay_as_they_were_made() -> None:
     assert said.p == pytest.approx(np.full((3, len(TASKS)), 0.07))
 
 
-def test_the_level_stays_with_its_lists_also_where_not_all_fit() -> None:
+def test_levels_stay_with_its_lists_also_where_not_all_fit() -> None:
     buffer = Buffer(SHAPE, 4)
     batch, _ = decode(encode_binary(message(SHAPE, **lists(SHAPE, [1, 2, 3, 4, 5, 6], T0))), SHAPE, 0)
-    buffer.append(batch.shown, guess(18), T0, 0.5)
+    buffer.append(batch.shown, guess(18), T0, np.array([0.5, 0.25, 0.25]))
     put(buffer, [7])
     known = buffer.column("lately", np.arange(buffer.tail, buffer.head))
-    assert known.tolist() == [0.5] * 3 + [0]
+    assert known.tolist() == [[0.5, 0.25, 0.25]] * 3 + [[0, 0, 0]]
 
 
 def test_what_is_set_aside_is_never_ready_again() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.batch import CLICK, Array, F, Lists
+from models.batch import Array, F, Lists
 from models.gate import Verdict
 from models.learner import Learner
 from models.policy import POLICIES
@@ -201,23 +201,51 @@ def test_a_list_is_predicted_before_anything_of_it_is_learned(settings: Settings
     assert (buffer.guesses(numbers).p == first_said).all()
 
 
-def test_the_level_follows_each_list_once_by_what_was_said_of_it_at_arrival(
+def test_levels_follow_each_list_once_by_what_was_said_of_it_at_arrival(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
-    def note(self: Trainer, said: Array, then: Array, clicked: Array) -> None:
-        asked.append((said, clicked))
+    def note(self: Trainer, said: Array, then: Array, due: Array, came: Array, *sold: Array) -> None:
+        asked.append((due.sum(0), (due * said).sum(0), came))
 
     monkeypatch.setattr(Trainer, "follow", note)
     stage.turns(60)
-    said, clicked = (np.concatenate(column) for column in zip(*asked, strict=True))
+    stage.send(encode_binary(message(stage.shape, **labels([(0, 0, 1), (1, 2, 1), (1, 2, 2)]))))
+    stage.turns(20)
+    count, said, came = (np.sum(column, axis=0) for column in zip(*asked, strict=True))
     buffer = stage.role.session.buffer  # type: ignore[union-attr]
     numbers = np.arange(len(buffer))
     done = numbers[buffer.done(numbers)]
-    assert len(said) == len(buffer.gather(done).item) > 1000
-    assert clicked.sum() == (buffer.gather(done).labels & CLICK > 0).sum() > 100
-    assert said.sum() == pytest.approx(buffer.guesses(done).p[:, 0].sum(), rel=1e-5)
+    lists = buffer.gather(done)
+    assert count.tolist() == [len(lists.item)] * 3
+    assert len(lists.item) > 1000
+    happened = (lists.labels[:, None] >> np.arange(3) & 1).sum(0)
+    assert came.tolist() == happened.tolist()
+    assert happened[1:].tolist() == [2, 1]
+    np.testing.assert_allclose(said, buffer.guesses(done).p.sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("delayed", "sold"), [("fnw", [2, 1]), ("fnc", [2, 1]), ("wait", [2, 1]), ("naive", [0, 0])]
+)
+def test_carts_count_as_bought_or_not_when_their_time_is_over(
+    settings: Settings, make: Make, delayed: str, sold: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(self: Trainer, *what: Array) -> None:
+        asked.append(what[4].tolist())
+
+    monkeypatch.setattr(Trainer, "follow", note)
+    train = msgspec.structs.replace(settings.train, delayed=delayed)
+    stage = Stage(msgspec.structs.replace(settings, train=train), make)
+    stage.turns(30)
+    stage.send(encode_binary(message(stage.shape, **labels([(0, 0, 1), (1, 2, 1), (1, 2, 2), (1, 3, 2)]))))
+    stage.turns(15)
+    assert asked[-1] == [0, 0]
+    stage.turns(30)
+    assert asked[-1] == sold
 
 
 class Diary(Learner):
