@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 
 from stream.embedded.handover import hand_over
 from stream.embedded.supervisor import Child, Supervisor
+from stream.modules import command
 from stream.settings import ClickHouse, Settings
 
 ROLES = ("rank", "train", "monitor")
@@ -146,7 +146,7 @@ class Stack:
         )
 
     def _server(self, name: str, *arguments: str, irreplaceable: str = "") -> Child:
-        argv = (sys.executable, "-m", f"stream.embedded.{name}", *arguments)
+        argv = command(f"stream.embedded.{name}", *arguments)
         return Child(name, argv, self._environ, service=True, irreplaceable=irreplaceable)
 
 
@@ -183,7 +183,7 @@ def role_children(directory: Path, arguments: tuple[str, ...], environ: Mapping[
     return [
         Child(
             role,
-            (sys.executable, "-m", "stream.cli", "run", role, *arguments),
+            command("stream.cli", "run", role, *arguments),
             {**environ, "ROLE_READY_FILE": str(ready / role)},
             ready_file=ready / role,
             idle=role == "train",  # visitors wait for rank, and nobody waits for train

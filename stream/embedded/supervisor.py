@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.errors import Fatal
+from stream.modules import command
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 HEALTHY_S = 30.0
@@ -179,7 +179,7 @@ class Supervisor:
         if child.ready_file is not None:
             child.ready_file.unlink(missing_ok=True)
         # the child's own program replaces the tether: there is no process in between
-        tether = (sys.executable, "-m", "stream.embedded.tether", str(os.getpid()))
+        tether = command("stream.embedded.tether", str(os.getpid()))
         with self._path(child, "out").open("ab") as output, self._path(child, "log").open("ab") as errors:
             life.output_from, life.errors_from = output.tell(), errors.tell()
             life.process = subprocess.Popen(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from stream.errors import Fatal
 from stream.log import Output
+from stream.modules import command
 
 if TYPE_CHECKING:  # whoever starts the process has none of these yet
     from models.batch import Array
@@ -84,7 +84,7 @@ class Apart:
     """
 
     def __init__(self) -> None:
-        self.process = Popen([sys.executable, "-m", "stream.evaluate.learning"], stdin=PIPE, stdout=PIPE)
+        self.process = Popen(command("stream.evaluate.learning"), stdin=PIPE, stdout=PIPE)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._asked, self._answered = self.process.stdin, self.process.stdout
