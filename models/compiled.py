@@ -45,6 +45,7 @@ TILE = 64
 """Items whose sums are near at hand while features pass."""
 
 LARGEST = np.finfo(np.float32).max
+"""What is infinite counts as this, as for `torch.nan_to_num`."""
 
 FAST = {"contract", "nsz"}
 """Multiply and add at once; what is no number stays so."""

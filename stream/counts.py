@@ -115,7 +115,7 @@ class _Rows:
 
     def _columns(self, at: Array) -> dict[str, list[Any]]:
         spec, keys = CUBES[self.cube], self.keys
-        dims = zip(*map(keys.__getitem__, at.tolist()), strict=True) if len(at) else ([] for _ in spec.dims)
+        dims = zip(*(keys[i] for i in at.tolist()), strict=True) if len(at) else ([] for _ in spec.dims)
         columns: dict[str, list[Any]] = {
             name: list(values) for name, values in zip(spec.dims, dims, strict=True)
         }
