@@ -45,6 +45,9 @@ turned away (Markov's inequality). Standard errors alone are too strict where cl
 happen to have few, whatever expects more is worse by many.
 """
 
+MEMORY = 0.95
+"""Share of what accepted versions have cost that still counts one version later: about 20 of them add up."""
+
 PATIENCE = 5
 """Versions turned away in a row, after which the world is taken to have changed, not the data to be bad."""
 
@@ -55,7 +58,10 @@ logger = logging.getLogger(__name__)
 class Gate:
     """Compares the model with the last good one, on lists that were judged before it learned more.
 
-    Newest and older lists are compared apart: what poisons the newest labels makes the model fit them.
+    Newest and older lists are compared apart: what poisons the newest labels makes the model fit them. And on
+    both together, what accepted versions have cost is added until others make up for it: else harm could come
+    by degrees, each version being a little worse than the one before.
+
     A gate that never gave way would freeze the model when the world changes at once: what is new looks
     bad on everything old. After `PATIENCE` objections it does, and lists from before no longer speak; but
     only to a model that explains what the one refused before it had learned, and it has not, better than the
@@ -66,6 +72,7 @@ class Gate:
         self._learner, self._buffer, self._rng = learner, buffer, rng
         self._since = self._objections = 0
         self._refused = np.zeros(0, np.int64)
+        self._cost = np.zeros(3)
         self.keep()
 
     def keep(self) -> None:
@@ -73,7 +80,8 @@ class Gate:
         self._learner.keep()
         newest = self._buffer.newest(SAMPLE, self._since)
         older = self._buffer.trusted(SAMPLE, self._rng, self._since)
-        self._parts = slice(0, len(newest)), slice(len(newest), len(newest) + len(older))
+        n, both = len(newest), len(newest) + len(older)
+        self._parts = slice(0, n), slice(n, both), slice(0, both)
         self._numbers = np.concatenate([newest, older, self._refused])
         self._lists: Lists = self._buffer.gather(self._numbers)
         self._unseen = self._buffer.column("unseen", self._numbers)
@@ -83,25 +91,43 @@ class Gate:
     def judge(self, learned: Array) -> Verdict:
         """Whether the model may be published, after it `learned` these lists; else the first objection."""
         after = self._losses()
-        verdicts = [self._verdict(part, after) for part in self._parts]
+        newest, older, both = (self._harm(part, after) for part in self._parts)
+        both += MEMORY ** np.array([1, 2, 1]) * self._cost
+        verdicts = [
+            self._verdict(part, harm, after)
+            for part, harm in zip(self._parts, (newest, older, both), strict=True)
+        ]
         verdict = next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
         self._objections = 0 if verdict.accepted else self._objections + 1
         if self._objections > PATIENCE and self._knows_better(after, learned):
-            self._objections, self._since = 0, self._buffer.head
+            self._objections, self._since, both = 0, self._buffer.head, np.zeros(3)
             verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
+        if verdict.accepted:
+            self._cost = both if both[0] > 0 else np.zeros(3)
         self._refused = learned[:0] if verdict.accepted else learned[-REFUSED:]
         return verdict
 
-    def _verdict(self, part: slice, after: Array) -> Verdict:
+    def _verdict(self, part: slice, harm: Array, after: Array) -> Verdict:
         """What some lists say; little harm, or what may be chance, is no objection."""
-        before, after = self._before[part], after[part]
-        verdict = gate.judge(before, after)
-        if verdict.reason != "worse":
+        verdict = gate.judge(self._before[part], after[part])
+        if verdict.reason == "not finite":
             return verdict
+        rise, variance, nats = harm
+        worse = verdict.after > verdict.before and rise > gate.ERRORS * np.sqrt(variance)
+        much = rise > TOLERANCE * verdict.before and nats > CHANCE
+        reason = "worse" if worse else "better or alike"
+        return verdict._replace(accepted=not (worse and much), reason=reason)
+
+    def _harm(self, part: slice, after: Array) -> Array:
+        """By how much some lists' mean loss rose, the variance of that, and by how many nats all labels'."""
+        rise = (after - self._before)[part]
+        paired = np.isfinite(rise)
+        if paired.sum() < 2:
+            return np.zeros(3)
         # the order of what nobody saw is one label, the items of all others have one each
-        labels = np.where(self._unseen, 1, np.diff(self._lists.start))[part]
-        little = verdict.after <= verdict.before * (1 + TOLERANCE)
-        return verdict._replace(accepted=bool(little or (labels * (after - before)).sum() <= CHANCE))
+        labels = np.where(self._unseen, 1, np.diff(self._lists.start))[part][paired]
+        rise = rise[paired]
+        return np.array([rise.mean(), rise.var(ddof=1) / len(rise), labels @ rise])
 
     def _losses(self) -> Array:
         if not len(self._lists):
@@ -113,7 +139,7 @@ class Gate:
 
     def _knows_better(self, after: Array, learned: Array) -> bool:
         """Whether losses on refused lists, but for those `learned` since, are less than the good model's."""
-        refused = slice(self._parts[1].stop, None)
+        refused = slice(self._parts[-1].stop, None)
         other = ~np.isin(self._numbers[refused], learned)
         gain = (self._before[refused] - after[refused])[other]
         return bool(len(gain) and np.isfinite(after).all() and gain.mean() > 0)

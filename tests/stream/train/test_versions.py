@@ -98,6 +98,36 @@ def test_a_version_a_little_worse_everywhere_passes() -> None:
     assert verdict.accepted
 
 
+def worse_by_degrees(learner: Opinion, it: Gate, share: float, count: int) -> list[bool]:
+    """What the gate decides on so many versions, each by a share less sure of what is clicked."""
+    decisions = []
+    for _ in range(count):
+        kept = learner.p
+        learner.p *= 1 - share
+        decisions.append(it.judge(LEARNED).accepted)
+        if not decisions[-1]:
+            learner.p = kept
+        it.keep()
+    return decisions
+
+
+def test_versions_each_a_little_worse_are_turned_away_when_it_adds_up() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, judged())
+    assert worse_by_degrees(learner, it, 0.1, 4) == [True] * 4
+    assert not all(worse_by_degrees(learner, it, 0.1, 4))
+    learner.p = 0.15  # what makes up for it passes, and then there is nothing to make up for
+    assert it.judge(LEARNED).accepted
+    it.keep()
+    assert worse_by_degrees(learner, it, 0.1, 4) == [True] * 4
+
+
+def test_versions_that_get_worse_as_slowly_as_a_world_drifts_pass() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, judged())
+    assert all(worse_by_degrees(learner, it, 0.004, 100))
+
+
 def test_what_may_be_chance_where_clicks_are_rare_does_not_speak_against_a_version() -> None:
     buffer = Buffer(SHAPE, 1000, "fnw")
     show(buffer, 0, 40, clicked=0)
