@@ -64,6 +64,11 @@ class Policy:
     name
         One of `POLICIES`.
 
+    Attributes
+    ----------
+    risen : bool
+        Whether the losses seen last have shown that they left their level upwards: the world has changed.
+
     Raises
     ------
     ValueError
@@ -83,6 +88,7 @@ class Policy:
         self._levels = [Level(), Level()]
         self._calm = 0
         self._alarmed = True
+        self.risen = False
 
     def mode(self, steps: int) -> str:
         """``full``, ``sparse``, ``head`` or ``lora``, after so many dense steps."""
@@ -97,8 +103,9 @@ class Policy:
         """
         losses = zip(self._levels, (order, probability), strict=True)
         changes = [level.add(loss) for level, loss in losses if math.isfinite(loss)]
+        self.risen = 1 in changes
         # while the dense weights learn, a loss that falls says that they have not finished
-        if 1 in changes or (self._alarmed and any(changes)):
+        if self.risen or (self._alarmed and any(changes)):
             self._calm, self._alarmed = 0, True
             return
         self._calm += 1

@@ -73,7 +73,7 @@ class Buffer:
     def __init__(self, shape: Shape, capacity: int, delayed: str = "naive") -> None:
         self.capacity, self.room = capacity, max(capacity * ITEMS_PER_LIST, MAX_LIST)
         self.head = self.tail = self.missed = self.immature = 0
-        self._end = self._waited = self._judged = self._matured = 0
+        self._end = self._waited = self._judged = self._matured = self._current = 0
         self._delayed = delayed
         self._queue: dict[int, None] = {}
         self._table = Table(capacity)
@@ -204,8 +204,15 @@ class Buffer:
         return lesson(self._delayed, labels, np.zeros_like(labels), settled, settled)
 
     def replay(self, count: int, rng: np.random.Generator) -> Array:
-        """Numbers of up to `count` lists that have settled, or that nobody saw; drawn uniformly."""
-        return self._draw(count, rng, self.tail, self._waited)
+        """Numbers of up to `count` lists that have settled, or that nobody saw; drawn uniformly.
+
+        Those before the last `pass_over` are not among them.
+        """
+        return self._draw(count, rng, max(self._current, self.tail), self._waited)
+
+    def pass_over(self, keep: int) -> None:
+        """Replay no lists from now on but those that have waited last, `keep` of them, and later ones."""
+        self._current = max(0, self._waited - keep)
 
     def trusted(self, count: int, rng: np.random.Generator, since: int) -> Array:
         """Numbers from `since` on of up to `count` settled and judged lists, drawn uniformly."""
@@ -255,7 +262,7 @@ class Buffer:
         slot, item = numbers % self.capacity, self._items_of(numbers)
         return {
             "counters": [self.head, self._end, self.missed, self.immature],
-            "passed": [self._waited, self._judged, self._matured],
+            "passed": [self._waited, self._judged, self._matured, self._current],
             "queue": np.array([n for n in self._queue if n >= first], np.int64),
             "size": self._size[slot],
             "lists": {name: column[slot] for name, column in self._lists.items()},
@@ -269,7 +276,7 @@ class Buffer:
         keep = min(len(size), self.capacity, int(np.searchsorted(np.cumsum(size[::-1]), self.room, "right")))
         cut, items = len(size) - keep, int(size[len(size) - keep :].sum())
         self.head = self.tail = head - keep
-        self._waited, self._judged, self._matured = state["passed"]
+        self._waited, self._judged, self._matured, self._current = state["passed"]
         self._end = end - items
         of_items = {k: v[len(v) - items :] for k, v in state["items"].items()}
         self._write(size[cut:], {k: v[cut:] for k, v in state["lists"].items()}, of_items)

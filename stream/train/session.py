@@ -52,6 +52,9 @@ LARGER = 4
 REPLAYS = 25
 """Batches of the past between two versions, at most: where so much is new, more would only cost time."""
 
+BEFORE = 4
+"""Batches that may have been learned before it was clear that the world has changed."""
+
 TOGETHER = 512
 """Lists predicted at once: bounds memory."""
 
@@ -292,6 +295,8 @@ class Session:
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
+            if self.learner.trainer.policy.risen:  # what was before teaches what is so no longer
+                self.buffer.pass_over(BEFORE * self.settings.lists_per_batch)
             self._follow(numbers, lists, lesson, settles)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)

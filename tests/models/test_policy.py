@@ -63,6 +63,18 @@ def test_dynamic_wakes_when_either_loss_rises(rise: dict[str, float]) -> None:
     assert policy.mode(WARM) == "full"
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_rise_is_told_once_by_any_policy(name: str) -> None:
+    policy = Policy(name)
+    noise = np.random.default_rng(0).normal(0, 0.1, 400)
+    told = []
+    for k, more in enumerate(noise.tolist()):
+        policy.saw(1.0 + more + (k >= 200), 0.3)
+        told.append(policy.risen)
+    assert sum(told) == 1
+    assert True in told[200:205]
+
+
 def test_dynamic_rests_on_when_the_loss_falls() -> None:
     policy = calm()
     watch(policy, 200, order=0.6, seed=1)

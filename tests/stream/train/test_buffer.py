@@ -281,6 +281,23 @@ def test_only_settled_lists_are_replayed_and_only_judged_ones_trusted() -> None:
     assert buffer.trusted(5, rng, 2).tolist() == []
 
 
+def test_what_is_passed_over_is_not_replayed_but_trusted_and_learned() -> None:
+    buffer = Buffer(SHAPE, 10)
+    put(buffer, [1, 2, 3, 4, 5], [T0, T0, T0, T0, T0 + 1])
+    buffer.wait(T0)
+    buffer.judge(T0)
+    buffer.teach(buffer.take(3))
+    buffer.pass_over(2)
+    buffer.teach(buffer.take(1))
+    buffer.wait(T0 + 1)
+    buffer.teach(buffer.take(1))
+    again, rng = Buffer(SHAPE, 10), np.random.default_rng(0)
+    again.restore(unpack(pack(buffer.state())))
+    for each in (buffer, again):
+        assert set(offsets(each, each.replay(50, rng))) == {3, 4, 5}
+        assert set(offsets(each, each.trusted(50, rng, 0))) == {1, 2, 3, 4}
+
+
 def test_the_oldest_leave_first_and_their_labels_find_nothing() -> None:
     buffer = Buffer(SHAPE, 3)
     put(buffer, [1, 2])

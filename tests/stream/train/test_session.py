@@ -27,7 +27,7 @@ from stream.runner import Runner
 from stream.settings import Checkpoints, Settings, shape_of
 from stream.train import session as session_module
 from stream.train.role import Train, new_learner
-from stream.train.session import BEHIND_S, LARGER, REPLAYS, Session
+from stream.train.session import BEFORE, BEHIND_S, LARGER, REPLAYS, Session
 from tests.stream.test_counts import rows
 from tests.stream.train.synthetic import T0, World, acts, labels, lists, message
 
@@ -277,6 +277,20 @@ def test_the_past_is_replayed_so_often_a_second_and_not_at_all_by_who_is_behind(
     stage.turns(1, per_turn=0)
     assert LARGER * size >= diary.steps[0][0] > size
     assert not any(past for _, past in diary.steps)
+
+
+def test_what_was_before_the_world_changed_is_not_replayed(settings: Settings, make: Make) -> None:
+    roomy = msgspec.structs.replace(settings.train, buffer_lists=10_000, replay=1)
+    stage = Stage(msgspec.structs.replace(settings, train=roomy), make)
+    stage.turns(200, per_turn=16)
+    session, rng = stage.role.session, np.random.default_rng(0)
+    assert session is not None
+    buffer, size = session.buffer, session.settings.lists_per_batch
+    changed = buffer.head
+    assert buffer.replay(500, rng).min() < changed / 2
+    stage.turns(40, per_turn=16, flip=True)
+    before = BEFORE * size + session.settings.click_wait_s / STEP_S * 16
+    assert changed - before <= buffer.replay(2000, rng).min() < changed + 20 * size
 
 
 @pytest.mark.parametrize("policy", POLICIES)
