@@ -47,7 +47,7 @@ def follow(
         Of now.
     said, then : float [N, T]
         Probabilities as they were predicted, and the levels in these.
-    due : int [N, T]
+    due : int [N, 1]
         1 for what is to be expected from now on, else 0.
     came : int [T]
         How often each task happened; late carts are of what was due before.

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lesson, Lists
+from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lists
 from models.lately import LONG_MEMORY, MEMORY, faded
 from models.learner import Learner
 from stream.checkpoint import Store
@@ -287,23 +287,26 @@ class Session:
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
         settled = self.buffer.column("settled", numbers)
-        lesson = self.buffer.teach(numbers)
-        settles = self.buffer.column("settled", numbers) & ~settled
+        lesson, news = self.buffer.teach(numbers)
+        ends = self.buffer.column("settled", numbers) & ~settled & CLICK > 0
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
-            self._follow(numbers, lists, lesson, settles)
+            self._follow(numbers, lists, news, ends)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
 
-    def _follow(self, numbers: Array, lists: Lists, lesson: Lesson, settles: Array) -> None:
-        """Let the levels follow what was expected of lists that settle now, and what has come."""
+    def _follow(self, numbers: Array, lists: Lists, news: Array, ends: Array) -> None:
+        """Let the levels follow what has come, and what was expected of lists whose wait for clicks ends now.
+
+        That needs no lesson: also who waits to teach carts knows early how many there are.
+        """
         size, task = np.diff(lists.start), np.arange(len(TASKS))
         then = np.repeat(self.buffer.column("lately", numbers), size, axis=0)
-        due = np.repeat(settles, size)[:, None] >> task & 1
-        came = (lesson.positive[:, None] >> task & 1).sum(0)
+        due = np.repeat(ends, size).astype(np.int64)[:, None]
+        came = (news[:, None] >> task & 1).sum(0)
         said = self.buffer.guesses(numbers).p
         plain = (due * said * np.exp(-then)).sum(0)[1:]
         self._expected_sold = faded(self._expected_sold, plain, MEMORY)
