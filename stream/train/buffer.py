@@ -19,7 +19,7 @@ from models.batch import CLICK, TASKS, Array, F, Lesson, Lists, Shape
 from models.table import Table
 from stream.messages import MAX_LIST
 from stream.train.join import Labels, Shown, list_key, pick, starts
-from stream.train.lessons import due, known, lesson
+from stream.train.lessons import due, known, lesson, news
 
 ITEMS_PER_LIST = 16
 """Room for items, per list; of lists longer than this on average, fewer fit."""
@@ -90,7 +90,7 @@ class Buffer:
         self._items = _empty(
             self.room,
             item=(np.uint64, ()), category=(np.uint16, ()), features=(np.float32, (F,)), place=(np.int16, ()),
-            labels=bits, taught=bits, score=(np.float32, ()), p=(np.float32, tasks),
+            labels=bits, told=bits, score=(np.float32, ()), p=(np.float32, tasks),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -129,7 +129,7 @@ class Buffer:
         known["lately"] = np.full((count, len(TASKS)), lately)
         known |= {name: getattr(shown.lists, name) for name in USER_COLUMNS}
         items = {name: getattr(shown.lists, name) for name in ITEM_COLUMNS}
-        items |= {"taught": np.zeros(len(guess.score), np.uint8), "score": guess.score, "p": guess.p}
+        items |= {"told": np.zeros(len(guess.score), np.uint8), "score": guess.score, "p": guess.p}
         self._write(np.diff(shown.lists.start), known, items)
 
     def label(self, labels: Labels) -> Joined:
@@ -169,8 +169,8 @@ class Buffer:
             del self._queue[number]
         return np.array([n for n in taken if n >= self.tail], np.int64)
 
-    def teach(self, numbers: Array) -> Lesson:
-        """What lists that were taken teach now.
+    def teach(self, numbers: Array) -> tuple[Lesson, Array]:
+        """What lists that were taken teach now, and what of that which happened is `news` (bits, uint8 [N]).
 
         A task settles once, when the list has waited for its labels: only then does it say how probable
         they are. A list that is ready for a label's sake is there because of the label. What nobody saw
@@ -181,11 +181,11 @@ class Buffer:
         waited, mature = seen & (numbers < self._waited), seen & (numbers < self._matured)
         settles = due(self._delayed, waited, mature) & ~settled
         self._lists["settled"][slot] |= settles
-        labels, taught = self._items["labels"][item], self._items["taught"][item]
-        by_item = (np.repeat(bits, self._size[slot]) for bits in (settles, settled | settles))
-        now = lesson(self._delayed, labels, taught, *by_item)
-        self._items["taught"][item] |= now.positive
-        return now
+        labels, size = self._items["labels"][item], self._size[slot]
+        ends, over = (np.repeat(bits & CLICK > 0, size) for bits in (settles, settled | settles))
+        new = news(labels, self._items["told"][item], ends, over)
+        self._items["told"][item] |= new
+        return lesson(self._delayed, labels, new, np.repeat(settles, size)), new
 
     def done(self, numbers: Array) -> Array:
         """Which lists (bool) wait for no more clicks: they have settled, or nobody saw them."""
@@ -201,7 +201,7 @@ class Buffer:
         """What lists teach that are learned from again, of what is known of them."""
         slot, labels = numbers % self.capacity, self._items["labels"][self._items_of(numbers)]
         settled = np.repeat(self._lists["settled"][slot] & self.known(numbers), self._size[slot])
-        return lesson(self._delayed, labels, np.zeros_like(labels), settled, settled)
+        return lesson(self._delayed, labels, labels & settled, settled)
 
     def replay(self, count: int, rng: np.random.Generator) -> Array:
         """Numbers of up to `count` lists that have settled, or that nobody saw; drawn uniformly.

@@ -39,29 +39,49 @@ def known(delayed: str, mature: Array) -> Array:
     return tasks
 
 
-def lesson(delayed: str, labels: Array, taught: Array, settles: Array, settled: Array) -> Lesson:
+def news(labels: Array, told: Array, ends: Array, over: Array) -> Array:
+    """Of what happened, what counts from now on (bits, uint8 [N]), however it is taught.
+
+    A click counts when the wait for it ends, or never; carts and purchases from then on, once, when they are
+    known.
+
+    Parameters
+    ----------
+    labels, told
+        What happened, as far as it is known; and what of it counted before.
+    ends, over
+        Whether the wait for clicks ends now; and whether it has ended, now or before.
+
+    Examples
+    --------
+    >>> clicked, carted, none, yes = (np.array([bits], np.uint8) for bits in (1, 2, 0, 1))
+    >>> news(clicked | carted, none, yes, yes).tolist(), news(clicked | carted, none, none, yes).tolist()
+    ([3], [2])
+    """
+    counts: Array = labels & (ends * np.uint8(CLICK) | over * np.uint8(CONVERSIONS) & ~told)
+    return counts
+
+
+def lesson(delayed: str, labels: Array, new: Array, settles: Array) -> Lesson:
     """What items teach now; tasks are bits, columns are uint8 [N].
 
     Parameters
     ----------
     delayed
         ``naive``, ``wait``, ``fnw`` or ``fnc``.
-    labels
-        What happened, as far as it is known.
-    taught
-        What was taught as a positive before.
-    settles, settled
-        Tasks whose time comes now; and those whose time has come, now or before.
+    labels, new
+        What happened, as far as it is known; and what of it is `news`.
+    settles
+        Tasks whose time comes now.
 
     Examples
     --------
-    >>> bought, none, settled = (np.array([bits], np.uint8) for bits in (0b101, 0, 0b111))
-    >>> first = lesson("fnw", bought & 1, none, settled, settled)  # clicked; whether bought, nobody knows yet
-    >>> later = lesson("fnw", bought, first.positive, none, settled)
+    >>> clicked, bought, none, all_ = (np.array([bits], np.uint8) for bits in (1, 4, 0, 7))
+    >>> first = lesson("fnw", clicked, clicked, all_)  # whether it is bought, nobody knows yet
+    >>> later = lesson("fnw", clicked | bought, bought, none)
     >>> [(int(part.positive[0]), int(part.negative[0])) for part in (first, later)]
     [(1, 6), (4, 0)]
     """
-    if delayed not in FAKE:
-        return Lesson(labels & settles, ~labels & settles)
-    news = labels & settled & CONVERSIONS & ~taught
-    return Lesson(labels & settles & CLICK | news, (~labels | CONVERSIONS) & settles)
+    if delayed in FAKE:
+        return Lesson(new, (~labels | CONVERSIONS) & settles)
+    return Lesson(labels & settles, ~labels & settles)

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lesson, Lists
-from models.lately import LONG_MEMORY, MEMORY, faded
+from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lists
+from models.lately import MEMORY, faded
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -35,6 +35,7 @@ from stream.train.buffer import AT_ONCE, Buffer, Guess
 from stream.train.join import Acts, Batch, Labels, Shown, decode, merge, select
 from stream.train.partitions import Partitions
 from stream.train.publish import Label, Publisher
+from stream.train.sales import Sales
 from stream.train.shadows import LAGS, Shadows
 from stream.train.streamtime import StreamTime
 
@@ -62,8 +63,6 @@ NEWEST = "0"
 """Lag of the model that learns."""
 
 COUNT_S = 1.0
-
-CARTED, BOUGHT = (1 << TASKS.index(task) for task in ("cart", "purchase"))
 
 
 class Session:
@@ -104,6 +103,7 @@ class Session:
         self.alike = Partitions(partitions)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
+        self.sales = Sales(self.settings.conversion_wait_s)
         self._sold, self._expected_sold = np.zeros(2), np.zeros(2)
         self.time = StreamTime()
         self._passed: dict[int, int] = {}
@@ -158,6 +158,7 @@ class Session:
             "time": self.time.ms,
             "next": [self._next_publish, self._next_count, self._behind_since],
             "label_ts": self._label_ts,
+            "sales": self.sales.state(),
             "sold": [self._sold, self._expected_sold],
             "replays": self._replays,
             "labels": np.array(labels, np.int64).reshape(-1, 3),
@@ -175,6 +176,7 @@ class Session:
         self.time = StreamTime(state["time"])
         self._next_publish, self._next_count, self._behind_since = state["next"]
         self._label_ts, self._replays = state["label_ts"], state["replays"]
+        self.sales.restore(state["sales"])
         self._sold, self._expected_sold = state["sold"]
         for n, p, ts in state["labels"].tolist():
             self._unlearned.setdefault(n, []).append((p, ts))
@@ -254,6 +256,10 @@ class Session:
         number, new = self.buffer.label(labels)
         for counter, rows in (("unjoined", number < 0), ("repeated", (number >= 0) & ~new)):
             measure.count_each(self.counts, counter, labels.partition[rows], labels.broker_ts[rows])
+        if self.settings.delayed != "naive":
+            real = new & ~self.alike.out(labels.partition) & ~self.buffer.column("unseen", number)
+            columns = labels.position, labels.task, labels.broker_ts
+            self.sales.saw(number[real], *(column[real] for column in columns))
         columns = number[new], labels.partition[new], labels.broker_ts[new]
         for n, p, ts in zip(*(column.tolist() for column in columns), strict=True):
             self._unlearned.setdefault(n, []).append((p, ts))
@@ -290,25 +296,28 @@ class Session:
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
         settled = self.buffer.column("settled", numbers)
-        lesson = self.buffer.teach(numbers)
-        settles = self.buffer.column("settled", numbers) & ~settled
+        lesson, news = self.buffer.teach(numbers)
+        ends = self.buffer.column("settled", numbers) & ~settled & CLICK > 0
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
             if self.learner.trainer.policy.risen:  # what was before teaches what is so no longer
                 self.buffer.pass_over(BEFORE * self.settings.lists_per_batch)
-            self._follow(numbers, lists, lesson, settles)
+            self._follow(numbers, lists, news, ends)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
 
-    def _follow(self, numbers: Array, lists: Lists, lesson: Lesson, settles: Array) -> None:
-        """Let the levels follow what was expected of lists that settle now, and what has come."""
+    def _follow(self, numbers: Array, lists: Lists, news: Array, ends: Array) -> None:
+        """Let the levels follow what has come, and what was expected of lists whose wait for clicks ends now.
+
+        That needs no lesson: also who waits to teach carts knows early how many there are.
+        """
         size, task = np.diff(lists.start), np.arange(len(TASKS))
         then = np.repeat(self.buffer.column("lately", numbers), size, axis=0)
-        due = np.repeat(settles, size)[:, None] >> task & 1
-        came = (lesson.positive[:, None] >> task & 1).sum(0)
+        due = np.repeat(ends, size).astype(np.int64)[:, None]
+        came = (news[:, None] >> task & 1).sum(0)
         said = self.buffer.guesses(numbers).p
         plain = (due * said * np.exp(-then)).sum(0)[1:]
         self._expected_sold = faded(self._expected_sold, plain, MEMORY)
@@ -330,7 +339,8 @@ class Session:
     def _count(self) -> list[Output]:
         """Judge the lists whose time has come, and publish what was counted."""
         self._judge(self.settings.evaluate_after_s, self.buffer.judge, CLICK)
-        self._judge(self.settings.conversion_wait_s, self._mature, CONVERSIONS)
+        self._judge(self.settings.conversion_wait_s, self.buffer.mature, CONVERSIONS)
+        self._sold = self.sales.sold(self.time.ms)
         self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
         self.shadows.forget(self.buffer.judged)
         gauges = {
@@ -347,17 +357,6 @@ class Session:
             for p in self.counts.partitions()
             for outcomes in self.counts.take(p)
         ]
-
-    def _mature(self, until: int) -> Array:
-        """`Buffer.mature`; which carts of these lists were bought is known now, but not to who is naive."""
-        numbers = self.buffer.mature(until)
-        if self.settings.delayed != "naive":
-            out = self.buffer.column("unseen", numbers) | self.buffer.column("aside", numbers)
-            labels = self.buffer.gather(numbers[~out]).labels
-            carts = labels[labels & CARTED > 0]
-            news = np.array([len(carts), (carts & BOUGHT > 0).sum()])
-            self._sold = faded(self._sold, news, LONG_MEMORY)
-        return numbers
 
     def _judge(self, after_s: float, judge: Callable[[int], Array], tasks: int) -> None:
         """Judge `tasks` (bits) of the lists that arrived so long ago."""

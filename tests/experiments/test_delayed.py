@@ -17,7 +17,7 @@ CLICKS, PURCHASES = TASKS.index("click"), TASKS.index("purchase")
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("delayed", ["fnw", "fnc"])
+@pytest.mark.parametrize("delayed", ["wait", "fnw", "fnc"])
 def test_late_purchases_are_predicted(delayed: str, seed: int, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     seen = run(delayed, 30, tmp_path, seed).ratio[:, 1:]

@@ -60,7 +60,7 @@ def taught(buffer: Buffer, *numbers: int) -> list[tuple[list[int], list[int]]]:
     """Positives and negatives of all ready lists, which are these."""
     taken = buffer.take(10)
     assert taken.tolist() == list(numbers)
-    lesson = buffer.teach(taken)
+    lesson, _ = buffer.teach(taken)
     parts = (column.reshape(len(numbers), 3).tolist() for column in lesson)
     return list(zip(*parts, strict=True))
 
@@ -157,6 +157,23 @@ def test_who_waits_learns_conversions_once_when_the_list_is_mature() -> None:
     assert taught(buffer, 0) == [([4, 0, 0], [2, 6, 6])]
     label(buffer, (5, 1, 2))
     assert taught(buffer, 0) == [([0, 0, 0], [0, 0, 0])]
+
+
+@pytest.mark.parametrize("delayed", DELAYED)
+def test_carts_and_purchases_are_news_once_however_they_are_taught(delayed: str) -> None:
+    def news(*labels: tuple[int, int, int]) -> list[int]:
+        label(buffer, *labels)
+        bits: list[int] = buffer.teach(buffer.take(10))[1].tolist()
+        return bits
+
+    buffer = Buffer(SHAPE, 10, delayed)
+    put(buffer, [5])
+    assert news((5, 0, 0), (5, 0, 1)) == [0, 0, 0]  # the wait for clicks is not over
+    buffer.wait(T0)
+    assert news((5, 1, 1)) == [3, 2, 0]
+    assert news((5, 2, 0), (5, 0, 2)) == [4, 0, 0]  # a late click is none
+    buffer.mature(T0)
+    assert news((5, 2, 2)) == [0, 0, 4]
 
 
 def test_fake_negatives_are_followed_by_their_positives() -> None:

@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from models.batch import Array, Lesson
 from models.losses import DELAYED
-from stream.train.lessons import lesson
+from stream.train.lessons import lesson, news
 
 PURCHASE = 2
 IMPRESSIONS, RATE, DELAY_S, WAIT_S, MATURE_S = 20_000, 0.2, 120.0, 15.0, 900.0
@@ -22,28 +22,28 @@ def bits(*values: int) -> Array:
 @pytest.mark.parametrize("delayed", ["naive", "wait"])
 def test_what_settles_is_taught_as_it_is_and_nothing_else(delayed: str) -> None:
     labels, all_, none = bits(0b111, 0b000), bits(0b111, 0b111), bits(0, 0)
-    assert [c.tolist() for c in lesson(delayed, labels, none, all_, all_)] == [[7, 0], [0, 7]]
-    assert [c.tolist() for c in lesson(delayed, labels, none, all_ & 1, all_ & 1)] == [[1, 0], [0, 1]]
-    assert [c.tolist() for c in lesson(delayed, labels, none, none, all_)] == [[0, 0], [0, 0]]
+    assert [c.tolist() for c in lesson(delayed, labels, labels, all_)] == [[7, 0], [0, 7]]
+    assert [c.tolist() for c in lesson(delayed, labels, labels, all_ & 1)] == [[1, 0], [0, 1]]
+    assert [c.tolist() for c in lesson(delayed, labels, labels, none)] == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("delayed", ["fnw", "fnc"])
 def test_each_impression_is_a_negative_once_and_each_conversion_a_positive_once(delayed: str) -> None:
-    all_, none = bits(0b111), bits(0)
-    early = lesson(delayed, bits(0b011), none, none, none)  # before it settles
-    assert (early.positive[0], early.negative[0]) == (0, 0)
-    first = lesson(delayed, bits(0b011), none, all_, all_)
-    assert (first.positive[0], first.negative[0]) == (0b011, 0b110)
-    later = lesson(delayed, bits(0b111), first.positive, none, all_)
-    assert (later.positive[0], later.negative[0]) == (0b100, 0)
-    never = lesson(delayed, bits(0b111), first.positive | later.positive, none, all_)
-    assert (never.positive[0], never.negative[0]) == (0, 0)
+    carted, bought, all_, none, yes = bits(0b011), bits(0b111), bits(0b111), bits(0), bits(1)
+    early = news(carted, none, none, none)  # before it settles
+    assert lesson(delayed, carted, early, none) == (none, none)
+    first = news(carted, none, yes, yes)
+    assert lesson(delayed, carted, first, all_) == (0b011, 0b110)
+    later = news(bought, first, none, yes)
+    assert lesson(delayed, bought, later, none) == (0b100, 0)
+    never = news(bought, first | later, none, yes)
+    assert lesson(delayed, bought, never, none) == (none, none)
 
 
 def test_a_late_click_is_not_taught() -> None:
     for delayed in DELAYED:
-        late = lesson(delayed, bits(0b001), bits(0), bits(0), bits(0b001))
-        assert (late.positive[0], late.negative[0]) == (0, 0)
+        late = news(bits(0b001), bits(0), bits(0), bits(1))
+        assert lesson(delayed, bits(0b001), late, bits(0)) == (0, 0)
 
 
 def stream(delayed: str) -> list[Lesson]:
@@ -52,10 +52,13 @@ def stream(delayed: str) -> list[Lesson]:
     bought_after = np.where(rng.random(IMPRESSIONS) < RATE, rng.exponential(DELAY_S, IMPRESSIONS), np.inf)
     settles_after = MATURE_S if delayed == "wait" else WAIT_S
     none, all_ = np.zeros(IMPRESSIONS, np.uint8), np.full(IMPRESSIONS, 1 << PURCHASE, np.uint8)
-    known = all_ * (bought_after <= settles_after)
-    first = lesson(delayed, known, none, all_, all_)
-    later = lesson(delayed, all_ * np.isfinite(bought_after), first.positive, none, all_)
-    return [first, later]
+    no, yes = none > 0, all_ > 0
+    soon, ever = all_ * (bought_after <= settles_after), all_ * np.isfinite(bought_after)
+    first = news(soon, none, yes, yes)
+    return [
+        lesson(delayed, soon, first, all_),
+        lesson(delayed, ever, news(ever, first, no, yes), none),
+    ]
 
 
 def fitted(delayed: str) -> float:

@@ -13,6 +13,7 @@ import pytest
 from models.batch import Array, F, Lists
 from models.gate import Verdict
 from models.learner import Learner
+from models.losses import DELAYED
 from models.policy import POLICIES
 from models.quality import Histogram, auc
 from models.served import Served
@@ -201,13 +202,15 @@ def test_a_list_is_predicted_before_anything_of_it_is_learned(settings: Settings
     assert (buffer.guesses(numbers).p == first_said).all()
 
 
+@pytest.mark.parametrize("delayed", DELAYED)
 def test_levels_follow_each_list_once_by_what_was_said_of_it_at_arrival(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, make: Make, delayed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    train = msgspec.structs.replace(settings.train, delayed=delayed)
+    stage, asked = Stage(msgspec.structs.replace(settings, train=train), make), []
 
     def note(self: Trainer, said: Array, then: Array, due: Array, came: Array, *sold: Array) -> None:
-        asked.append((due.sum(0), (due * said).sum(0), came))
+        asked.append((due.sum(), (due * said).sum(0), came))
 
     monkeypatch.setattr(Trainer, "follow", note)
     stage.turns(60)
@@ -218,7 +221,7 @@ def test_levels_follow_each_list_once_by_what_was_said_of_it_at_arrival(
     numbers = np.arange(len(buffer))
     done = numbers[buffer.done(numbers)]
     lists = buffer.gather(done)
-    assert count.tolist() == [len(lists.item)] * 3
+    assert count == len(lists.item)
     assert len(lists.item) > 1000
     happened = (lists.labels[:, None] >> np.arange(3) & 1).sum(0)
     assert came.tolist() == happened.tolist()
@@ -226,11 +229,9 @@ def test_levels_follow_each_list_once_by_what_was_said_of_it_at_arrival(
     np.testing.assert_allclose(said, buffer.guesses(done).p.sum(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("delayed", "sold"), [("fnw", [2, 1]), ("fnc", [2, 1]), ("wait", [2, 1]), ("naive", [0, 0])]
-)
-def test_carts_count_as_bought_or_not_when_their_time_is_over(
-    settings: Settings, make: Make, delayed: str, sold: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("delayed", DELAYED)
+def test_how_many_carts_are_bought_is_known_soon_but_not_to_who_is_naive(
+    settings: Settings, make: Make, delayed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -242,10 +243,21 @@ def test_carts_count_as_bought_or_not_when_their_time_is_over(
     stage = Stage(msgspec.structs.replace(settings, train=train), make)
     stage.turns(30)
     stage.send(encode_binary(message(stage.shape, **labels([(0, 0, 1), (1, 2, 1), (1, 2, 2), (1, 3, 2)]))))
-    stage.turns(15)
     assert asked[-1] == [0, 0]
+    stage.turns(15)
+    carts, bought = asked[-1]
+    assert (carts, bought) == (0, 0) if delayed == "naive" else 1.9 < carts <= 2 and 0 < bought < carts
+
+
+def test_who_is_unlike_the_others_does_not_say_what_is_bought(stage: Stage) -> None:
     stage.turns(30)
-    assert asked[-1] == sold
+    session = stage.role.session
+    assert session is not None
+    for offset, unlike, known in ((0, {0}, False), (1, set[int](), True)):
+        session.alike.unlike = unlike
+        stage.send(encode_binary(message(stage.shape, **labels([(offset, 2, 1), (offset, 2, 2)]))))
+        stage.turns(2)
+        assert session.sales.sold(session.time.ms).any() == known
 
 
 class Diary(Learner):
