@@ -74,9 +74,8 @@ class _Layers(NamedTuple):
     ----------
     at : Array, ...
         Arguments of `_place`.
-    table, into
-        What a full bin is worth to the first layer, [F, bins, hidden + 2], and the layer's weights for it,
-        [F, W, hidden].
+    table : [F, bins, hidden + 2]
+        What a full bin is worth to the first layer.
     first, two, score : [N, hidden + 2], [N, hidden / 2], [N]
         The first with two wide columns.
     logits : [T, N]
@@ -85,8 +84,7 @@ class _Layers(NamedTuple):
     """
 
     at: tuple[Array, ...]
-    table: Tensor
-    into: Tensor
+    table: Array
     first: Array
     two: Array
     score: Array
@@ -165,11 +163,10 @@ def _of_rows_back(
 
 
 def _forward(w: Weights, x: Array, rows: Array) -> _Layers:
-    features, width, bins = w["encode"].shape
+    features, _, bins = w["encode"].shape
     n, (half, hidden) = len(x), w["deep2"].shape
-    # nothing comes between `encode` and the first layer: their product is taken once, not for each item
-    into = w["deep1"].view(hidden, features, width).permute(1, 2, 0)
-    table = torch.cat([torch.bmm(w["encode"].transpose(1, 2), into), w["wide"].permute(1, 2, 0)], 2)
+    table = np.empty((features, bins, hidden + 2), np.float32)
+    _worth(w["encode"].numpy(), w["deep1"].numpy(), w["wide"].numpy(), table)
     by_bin, by_item = (features, bins), (features, n)
     at = (
         np.empty(by_item, np.float32), np.empty(by_bin, np.float32), np.empty(by_bin, np.float32),
@@ -178,34 +175,35 @@ def _forward(w: Weights, x: Array, rows: Array) -> _Layers:
     _place(w["edges"].numpy(), x, *at)  # type: ignore[call-arg]
     first, two = np.empty((n, hidden + 2), np.float32), np.empty((n, half), np.float32)
     score, logits = np.empty(n, np.float32), np.empty((len(TASKS), n), np.float32)
-    _add(*at, table.numpy(), torch.cat([w["deep1_bias"], w["wide_bias"]]).numpy(), first)  # type: ignore[call-arg]
+    _add(*at, table, torch.cat([w["deep1_bias"], w["wide_bias"]]).numpy(), first)  # type: ignore[call-arg]
     heads = np.stack([w[name].numpy() for name in HEADS])
     heads[:, -1] += w["lately"].numpy()
     _dense(
         first, rows, at[0], w["deep2"].numpy(), w["deep2_bias"].numpy(), w["deep3"].numpy(), heads,
         two, score, logits,
     )  # fmt: skip
-    return _Layers(at, table, into, first, two, score, logits, heads)
+    return _Layers(at, table, first, two, score, logits, heads)
 
 
 def _backward(w: Weights, layers: _Layers, slopes: Array) -> dict[str, Tensor]:
     """Gradients of weights, from those of the score and of logits, [1 + T, N]."""
-    at, table, into, first, two, score, _, heads = layers
-    hidden = into.shape[2]
+    at, table, first, two, score, _, heads = layers
+    hidden = first.shape[1] - len(w["wide"])
     found = {name: torch.zeros_like(w[name]) for name in ("deep2", "deep2_bias", "deep3")}
+    found |= {name: torch.empty_like(w[name]) for name in ("encode", "deep1", "wide")}
     of_heads, of_first = np.zeros_like(heads), np.empty_like(first)
     _dense_back(
         first, two, score, slopes, w["deep2"].numpy(), w["deep3"].numpy(), heads,
         found["deep2"].numpy(), found["deep2_bias"].numpy(), found["deep3"].numpy(), of_heads, of_first,
     )  # fmt: skip
-    worth, start = torch.empty_like(table), torch.empty(hidden + 2)
-    _add_back(*at, worth.numpy(), start.numpy(), of_first)  # type: ignore[call-arg]
-    units = worth[:, :, :hidden].transpose(1, 2)
+    of_table, start = np.empty_like(table), torch.empty(first.shape[1])
+    _add_back(*at, of_table, start.numpy(), of_first)  # type: ignore[call-arg]
+    _worth_back(
+        w["encode"].numpy(), w["deep1"].numpy(), of_table,
+        found["encode"].numpy(), found["deep1"].numpy(), found["wide"].numpy(),
+    )  # fmt: skip
     return found | {
-        "encode": torch.bmm(into, units),
-        "wide": worth[:, :, hidden:].permute(2, 0, 1),
         "wide_bias": start[hidden:],
-        "deep1": torch.bmm(units, w["encode"].transpose(1, 2)).transpose(0, 1).flatten(1),
         "deep1_bias": start[:hidden],
         **dict(zip(HEADS, map(torch.from_numpy, of_heads), strict=True)),
     }
@@ -269,6 +267,44 @@ def _match_back(
             of_user[of[n], d] += np.float32(dot) * slopes[n] * item[n, d]
         of_dot += slopes[n] * product
     return of_dot
+
+
+@numba.njit(cache=True, fastmath=FAST)
+def _worth(encode: Array, deep1: Array, wide: Array, table: Array) -> None:
+    """Set `table` [F, bins, hidden + 2]: nothing comes between `encode` and the first layer."""
+    features, width, bins = encode.shape
+    hidden = len(deep1)
+    for f in range(features):
+        into = deep1[:, f * width : (f + 1) * width].T.copy()
+        for k in range(bins):
+            table[f, k] = 0
+            for v in range(width):
+                for h in range(hidden):
+                    table[f, k, h] += encode[f, v, k] * into[v, h]
+            for v in range(len(wide)):
+                table[f, k, hidden + v] = wide[v, f, k]
+
+
+@numba.njit(cache=True, fastmath=FAST | {"reassoc"})
+def _worth_back(
+    encode: Array, deep1: Array, of_table: Array, of_encode: Array, of_deep1: Array, of_wide: Array
+) -> None:
+    """Set the gradients of weights from that of `table`."""
+    features, width, bins = encode.shape
+    hidden = len(deep1)
+    for f in range(features):
+        into = deep1[:, f * width : (f + 1) * width].T.copy()
+        of_into = np.zeros_like(into)
+        for k in range(bins):
+            for v in range(width):
+                along = np.float32(0)
+                for h in range(hidden):
+                    along += into[v, h] * of_table[f, k, h]
+                    of_into[v, h] += encode[f, v, k] * of_table[f, k, h]
+                of_encode[f, v, k] = along
+            for v in range(len(of_wide)):
+                of_wide[v, f, k] = of_table[f, k, hidden + v]
+        of_deep1[:, f * width : (f + 1) * width] = of_into.T
 
 
 @numba.njit(cache=True, fastmath=FAST)
