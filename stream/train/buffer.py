@@ -330,9 +330,17 @@ class Buffer:
         return where
 
     def _ready(self, numbers: Array) -> None:
-        """To be learned from; a list that nobody saw has its only label with it, and waits for nothing."""
+        """To be learned from, each in its turn, also if a label made it ready before.
+
+        Else lists with a label would settle first where many wait, then those without, and probabilities be
+        learned too high, then too low. A list that nobody saw has its only label with it, and waits for
+        nothing.
+        """
         slot = numbers % self.capacity
-        self._enqueue(numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]])
+        due = numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]]
+        for number in due.tolist():
+            self._queue.pop(number, None)
+        self._enqueue(due)
 
     def _enqueue(self, numbers: Array) -> None:
         self._queue |= dict.fromkeys(numbers.tolist())
