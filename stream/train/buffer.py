@@ -75,7 +75,8 @@ class Buffer:
         self.head = self.tail = self.missed = self.immature = 0
         self._end = self._waited = self._judged = self._matured = self._current = 0
         self._delayed = delayed
-        self._queue: dict[int, None] = {}
+        self._queue: dict[int, int] = {}
+        self._turn = 0
         self._table = Table(capacity)
         self._number = np.full(capacity, -1, np.int64)
         self._first, self._size = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
@@ -153,6 +154,7 @@ class Buffer:
         numbers = self._arrived(self._waited, until)
         self._waited += len(numbers)
         self._ready(numbers)
+        self._turn += 1
 
     def mature(self, until: int) -> Array:
         """Numbers of lists that arrived at or before `until` (ms) and were not returned before."""
@@ -337,12 +339,22 @@ class Buffer:
         return where
 
     def _ready(self, numbers: Array) -> None:
-        """To be learned from; a list that nobody saw has its only label with it, and waits for nothing."""
+        """To be learned from, in the order of arrival.
+
+        What a label has made ready just now comes first, as it is; but in an earlier turn, that train is
+        behind: all lists with a label would settle first, then those without, and probabilities be learned
+        too high, then too low. A list that nobody saw has its only label with it, and waits for nothing.
+        """
         slot = numbers % self.capacity
-        self._enqueue(numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]])
+        due = numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]]
+        for number in due.tolist():
+            if self._queue.get(number, self._turn) < self._turn:
+                del self._queue[number]
+        self._enqueue(due)
 
     def _enqueue(self, numbers: Array) -> None:
-        self._queue |= dict.fromkeys(numbers.tolist())
+        for number in numbers.tolist():
+            self._queue.setdefault(number, self._turn)
 
 
 def _empty(length: int, **columns: tuple[type, tuple[int, ...]]) -> dict[str, Array]:

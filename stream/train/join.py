@@ -277,13 +277,19 @@ def pick(shown: Shown, index: Array) -> Shown:
 
 
 def merge(batches: list[Batch]) -> Batch:
-    """Several batches as one, in order; at least one."""
+    """Several batches as one; at least one. Lists and labels are in the order of their brokers' time.
+
+    Partitions are read one after another: after a pause, seconds of the first, then seconds of the next.
+    """
     if len(batches) == 1:
         return batches[0]
     shown, labels, acts, names = zip(*batches, strict=True)
+    all_shown = Shown(concatenate([s.lists for s in shown]), *_stack([s[1:] for s in shown]))
+    all_labels = Labels(*_stack(labels))
+    order = np.argsort(all_labels.broker_ts, kind="stable")
     return Batch(
-        Shown(concatenate([s.lists for s in shown]), *_stack([s[1:] for s in shown])),
-        Labels(*_stack(labels)),
+        pick(all_shown, np.argsort(all_shown.broker_ts, kind="stable")),
+        Labels(*(column[order] for column in all_labels)),
         Acts(*_stack(acts)),
         {code: name for each in names for code, name in each.items()},
     )

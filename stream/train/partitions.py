@@ -45,7 +45,8 @@ class Partitions:
 
     Lists with a label are compared with such lists only, and those without with their like: the former's loss
     is several times the latter's, and a label makes a list ready at once while the others wait. After a pause
-    of a few seconds they come in long runs, one partition's after another's.
+    of a few seconds they come in long runs. Those of all partitions must come in the order of their time, for
+    two models may say of the same lists that twice as much is clicked: then the newest were predicted alike.
 
     Parameters
     ----------

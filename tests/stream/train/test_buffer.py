@@ -145,6 +145,16 @@ def test_a_list_settles_once_when_its_wait_is_over() -> None:
     assert taught(buffer, 0) == [([0, 0, 0], [0, 0, 0])]
 
 
+def test_lists_that_wait_long_settle_in_the_order_of_their_arrival_with_a_label_or_without() -> None:
+    buffer = Buffer(SHAPE, 10)
+    put(buffer, [5, 6, 7, 8], [T0, T0, T0, T0 + 1000])
+    label(buffer, (8, 0, 0), (6, 0, 0))
+    buffer.wait(T0 - 1)
+    label(buffer, (7, 0, 0))
+    buffer.wait(T0)
+    assert offsets(buffer, buffer.take(10)) == [8, 7, 5, 6]
+
+
 def test_who_waits_learns_conversions_once_when_the_list_is_mature() -> None:
     buffer = Buffer(SHAPE, 10, "wait")
     put(buffer, [5, 6], [T0, T0 + 1])

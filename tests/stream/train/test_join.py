@@ -8,7 +8,7 @@ import pytest
 from models.batch import F, Shape
 from stream.errors import Poison
 from stream.messages import OURS, UNSEEN, encode_binary
-from stream.train.join import concatenate, decode, merge, select
+from stream.train.join import Batch, concatenate, decode, merge, select
 from tests.stream.train.synthetic import T0, acts, labels, lists, message
 
 SHAPE = Shape(history=4)
@@ -114,3 +114,16 @@ def test_merging_and_selecting_keep_every_list_whole() -> None:
     again = concatenate([select(picked, np.array([1])), select(picked, np.array([0]))])
     assert again.start.tolist() == [0, 2, 6]
     assert again.features[:, 0].tolist() == [502, 503, 902, 903, 904, 905]
+
+
+def test_what_came_of_several_partitions_is_merged_in_the_order_of_its_time() -> None:
+    def of(partition: int, *ts: int) -> Batch:
+        columns = lists(SHAPE, list(ts), [T0 + t for t in ts])
+        columns |= {**labels([(t, 0, 0) for t in ts]), "label_broker_ts": [T0 + t for t in ts]}
+        return decode(encode_binary(message(SHAPE, partition, **columns)), SHAPE, partition)[0]
+
+    both = merge([of(0, 2, 3, 7), of(1, 1, 3, 8)])
+    for part in (both.shown, both.labels):
+        named = list(zip(part.partition.tolist(), part.offset.tolist(), strict=True))
+        assert named == [(1, 1), (0, 2), (0, 3), (1, 3), (0, 7), (1, 8)]
+    assert both.shown.lists.item[::3].tolist() == [102, 202, 302, 302, 702, 802]

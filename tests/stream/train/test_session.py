@@ -440,6 +440,33 @@ def test_a_partition_unlike_the_others_is_kept_out_of_all_that_is_learned_and_co
     assert sum(told) > 0
 
 
+def test_partitions_alike_are_learned_from_however_much_is_read_at_once_and_however_models_differ(
+    settings: Settings, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = msgspec.structs.replace(settings, train=msgspec.structs.replace(settings.train, replay=0))
+    session = Session(settings, Store(tmp_path / "four"), make(settings), "train", [0, 1, 2, 3], None)
+    accepted = Verdict(True, "not worse", 0.1, 0.1, 0.0)
+    monkeypatch.setattr(session.publisher._gate, "judge", lambda learned: accepted)
+    worlds = [World(session.shape, seed=p, partition=p) for p in range(4)]
+    for world in worlds:
+        world.appeal -= 4.0  # most lists are without a click
+    for turn in range(8):
+        now, says = T0 / 1000 + 3.0 * turn, 0.02 * 2 ** (turn % 2)
+
+        def predict(lists: Lists, says: float = says) -> Prediction:
+            return Prediction(np.zeros(len(lists.item)), np.full((len(lists.item), 3), says))
+
+        monkeypatch.setattr(session.learner, "predict", predict)
+        times = [int(now * 1000) + ms for ms in range(-2900, 1, 100)]
+        for p, world in enumerate(worlds):
+            values: list[bytes | None] = [world.step(4, ms) for ms in times]
+            offsets = list(range(turn * len(times), (turn + 1) * len(times)))
+            session.process(Records("examples", p, offsets, times, [None] * len(times), values), now)
+        session.tick(now)
+        assert session.alike.unlike == frozenset()
+    assert session.buffer.done(np.arange(900)).all()
+
+
 def test_a_step_that_is_not_finite_sets_its_lists_aside(settings: Settings, make: Make) -> None:
     def broken(settings: Settings) -> Learner:
         learner = make(settings)
