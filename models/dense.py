@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -107,16 +108,21 @@ class Dense:
 
     def step(self, gradient: Tensor, norm: float, learning_rate: float) -> None:
         """Take one step of Adam against a gradient of this norm, zero where weights rest."""
-        flat, mean, first, second = self._vectors.values()
         self.steps += 1
-        gradient = gradient * min(1.0, CLIP / (norm + 1e-12))
-        first.lerp_(gradient, 1 - BETA1)
-        second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        flat.addcmul_(flat, self._fades, value=-learning_rate)
-        scale = (second / (1 - BETA2**self.steps)).sqrt_().add_(EPSILON)
-        flat.addcdiv_(first, scale, value=-learning_rate / (1 - BETA1**self.steps))
-        # young, it forgets faster (polynomial-decay averaging: Shamir and Zhang, ICML 2013)
-        mean.lerp_(flat, max(1 / MEAN, 4 / (4 + self.steps)))
+        flat, mean, first, second = self._vectors.values()
+        vectors = flat, mean, first, second, self._fades, gradient
+        scales = (
+            min(1.0, CLIP / (norm + 1e-12)),
+            learning_rate,
+            learning_rate / (1 - BETA1**self.steps),
+            1 / (1 - BETA2**self.steps),
+            # young, the mean forgets faster (polynomial-decay averaging: Shamir and Zhang, ICML 2013)
+            max(1 / MEAN, 4 / (4 + self.steps)),
+        )
+        if gradient.device.type == "cpu":
+            adam_compiled(*(v.numpy() for v in vectors), *map(np.float32, scales))  # type: ignore[arg-type]
+        else:
+            adam(*vectors, *scales)
 
     def keep(self) -> None:
         """The weights as they are now are good."""
@@ -150,3 +156,32 @@ class Dense:
                 if f"{vector}.{name}" in state:
                     part.copy_(torch.from_numpy(state[f"{vector}.{name}"].copy()))
         self.steps = int(state["steps"][0])
+
+
+def adam(
+    flat: Tensor, mean: Tensor, first: Tensor, second: Tensor, fades: Tensor, gradient: Tensor,
+    clip: float, rate: float, step: float, unbiased: float, share: float,
+) -> None:  # fmt: skip
+    """Move weights, their mean and their moments; for any device."""
+    gradient = gradient * clip
+    first.lerp_(gradient, 1 - BETA1)
+    second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+    flat.addcmul_(flat, fades, value=-rate)
+    flat.addcdiv_(first, (second * unbiased).sqrt_().add_(EPSILON), value=-step)
+    mean.lerp_(flat, share)
+
+
+@numba.njit(cache=True, fastmath={"contract", "nsz"})
+def adam_compiled(
+    flat: Array, mean: Array, first: Array, second: Array, fades: Array, gradient: Array,
+    clip: float, rate: float, step: float, unbiased: float, share: float,
+) -> None:  # fmt: skip
+    """The same, for the CPU."""
+    new1, old2, new2 = np.float32(1 - BETA1), np.float32(BETA2), np.float32(1 - BETA2)
+    for i in range(len(flat)):
+        given = clip * gradient[i]
+        first[i] += new1 * (given - first[i])
+        second[i] = old2 * second[i] + new2 * given * given
+        flat[i] -= rate * fades[i] * flat[i]
+        flat[i] -= step * first[i] / (np.sqrt(unbiased * second[i]) + np.float32(EPSILON))
+        mean[i] += share * (flat[i] - mean[i])

@@ -152,7 +152,13 @@ class Arm(_Section, frozen=True):
 
 
 class Train(_Section, frozen=True):
-    """What is learned and how fast."""
+    """What is learned and how fast.
+
+    Parameters
+    ----------
+    shadows
+        One visitor in so many is also predicted by older models, to tell what freshness buys; 0: none is.
+    """
 
     device: Annotated[str, Meta(pattern="^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     bfloat16: bool = False
@@ -173,6 +179,7 @@ class Train(_Section, frozen=True):
     publish_s: Seconds = 1.0
     snapshot_s: Seconds = 15.0
     frozen_after_s: Seconds = 60.0
+    shadows: Annotated[int, Meta(ge=0)] = 20
     half_life_short_s: Seconds = 3600.0
     half_life_long_s: Seconds = 86_400.0
     pair_half_life_s: Seconds = 3600.0

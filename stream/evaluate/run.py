@@ -142,12 +142,14 @@ def turns(records: Sequence[Recorded], size: int, span_ms: int) -> Iterator[Sequ
 
 
 def still(settings: Settings) -> Settings:
-    """The settings, without what takes time and changes nothing here: files, arms, partitions."""
+    """The settings, without what takes time and changes nothing here: files, arms, partitions, shadows."""
     return replace(
         settings,
         kafka=replace(settings.kafka, partitions=1),
         checkpoints=replace(settings.checkpoints, seconds=NEVER_S, events=1 << 60),
-        train=replace(settings.train, publish_s=TICKS * TICK_S, snapshot_s=NEVER_S, frozen_after_s=NEVER_S),
+        train=replace(
+            settings.train, publish_s=TICKS * TICK_S, snapshot_s=NEVER_S, frozen_after_s=NEVER_S, shadows=0
+        ),
         arms=(Arm(name="fresh", share=1.0, model="fresh"),),
     )
 

@@ -99,7 +99,7 @@ class Session:
         self.settings, self.shape, self.learner = settings.train, shape_of(settings), learner
         self.partitions = partitions
         self.buffer = Buffer(self.shape, self.settings.buffer_lists, self.settings.delayed)
-        self.shadows = Shadows(learner, LAGS)
+        self.shadows = Shadows(learner, LAGS, self.settings.shadows)
         self.alike = Partitions(partitions)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)

@@ -1,7 +1,8 @@
 """What older models say of a sample of the lists, so that it shows what freshness buys.
 
-The newest model predicts every list; these predict those of one user in `SHADOW`. ``1m`` and ``10m`` are the
-model as it was that long ago in stream time (up to a quarter longer), ``frozen`` is that of the first minute.
+The newest model predicts every list; these predict those of one user in 20, or as set. ``1m`` and ``10m`` are
+the model as it was that long ago in stream time (up to a quarter longer), ``frozen`` is that of the first
+minute.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ from models.lagged import Lagged, Older
 from models.learner import Learner
 from stream.train.buffer import Guess
 from stream.train.join import Shown, select, starts
-
-SHADOW = 20
-"""One in this many users is also predicted by older models."""
 
 LAGS = {"1m": 60_000, "10m": 600_000}
 """Lagged models by the name they have in `quality`, and how old they are at least, ms."""
@@ -47,16 +45,18 @@ class Shadows:
         Has the newest model.
     lags
         As `LAGS`.
+    one_in
+        Of so many users one is predicted; 0: nobody is.
     """
 
-    def __init__(self, learner: Learner, lags: Mapping[str, int]) -> None:
-        self._learner = learner
+    def __init__(self, learner: Learner, lags: Mapping[str, int], one_in: int = 20) -> None:
+        self._learner, self._one_in = learner, one_in
         self.lagged = {name: Lagged(learner.shape, lag) for name, lag in lags.items()}
         self._said: dict[str, dict[int, Guess]] = {name: {} for name in (*lags, FROZEN)}
 
     def turn(self, now: int) -> None:
         """The newest model is good as it is at `now` (stream time, ms; 0: unknown); lagged ones follow."""
-        if not now:
+        if not now or not self._one_in:
             return
         if due := [lagged for lagged in self.lagged.values() if lagged.due(now)]:
             weights = self._learner.weights()
@@ -67,7 +67,9 @@ class Shadows:
 
     def predict(self, shown: Shown, first: int, frozen: Older | None) -> None:
         """Let the older models predict lists that have just come, numbered from `first`."""
-        sampled = np.flatnonzero(shown.user % np.uint64(SHADOW) == 0)
+        if not self._one_in:
+            return
+        sampled = np.flatnonzero(shown.user % np.uint64(self._one_in) == 0)
         if not len(sampled):
             return
         lists = select(shown.lists, sampled)

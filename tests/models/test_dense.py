@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.dense import CLIP, Dense
+from models.dense import CLIP, Dense, adam, adam_compiled
 
 RATE = 0.01
 
@@ -55,6 +55,18 @@ def test_a_gradient_is_clipped() -> None:
 
     torch.testing.assert_close(after(100.0), after(1.0))
     assert (after(0.5) != after(1.0)).all()
+
+
+def test_a_compiled_step_is_a_step() -> None:
+    rng = np.random.default_rng(0)
+    mine = [rng.random(1000).astype(np.float32) for _ in range(6)]
+    theirs = [torch.from_numpy(vector.copy()) for vector in mine]
+    scales = 0.5, 0.01, 0.02, 3.0, 0.1
+    for _ in range(3):
+        adam_compiled(*mine, *map(np.float32, scales))
+        adam(*theirs, *scales)
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), rtol=1e-4)
 
 
 def test_rollback_returns_weights_optimiser_and_steps() -> None:
