@@ -7,7 +7,7 @@ came of predictions that nothing of it had influenced.
 
 What share of the clicks leads to a cart moves with what is shown, too, and is known soon. Purchases come too
 late to be followed; but where more is put into carts more is bought, so they share the level of carts. What
-share of the carts is bought changes slowly, and is estimated apart (`stream.train.sales`).
+share of the carts is bought is counted where that is known, and changes slowly.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ MEMORY = 200.0
 
 LONG_MEMORY = 2000.0
 """Carts that the share of those bought is taken from, about."""
-
-FEW = 10.0
-"""Carts that what was said before of the share of those bought counts for."""
 
 MOST = 1 - 1e-6
 """Largest probability: its odds are finite."""
@@ -42,7 +39,7 @@ def follow(
     made up for since then is not made up for again. Purchases have the level of carts; where fewer carts than
     purchases are predicted, only as much of it as there are carts to explain them. To that comes
 
-    log (FEW share + bought) / ((FEW + carts) share),  share: of carts, predicted to be bought
+    log (MEMORY share + bought) / ((MEMORY + carts) share),  share: of carts, predicted to be bought
 
     Parameters
     ----------
@@ -55,7 +52,7 @@ def follow(
     came : int [T]
         How often each task happened; late carts are of what was due before.
     sold : [2]
-        Carts, and how many of these are bought, as far as it is known; lately.
+        Carts whose time to be bought is over, and those bought; lately.
     expected_sold : [2]
         Carts and purchases as they would be predicted without levels; lately.
 
@@ -74,7 +71,7 @@ def follow(
     after[PURCHASE] = after[CART] * (1.0 if carts >= purchases else carts / purchases)
     if expected_sold.all():
         share = expected_sold[1] / expected_sold[0]
-        after[PURCHASE] += np.log((FEW * share + sold[1]) / ((FEW + sold[0]) * share))
+        after[PURCHASE] += np.log((MEMORY * share + sold[1]) / ((MEMORY + sold[0]) * share))
     return after
 
 

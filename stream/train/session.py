@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lists
-from models.lately import MEMORY, faded
+from models.lately import LONG_MEMORY, MEMORY, faded
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -35,7 +35,6 @@ from stream.train.buffer import AT_ONCE, Buffer, Guess
 from stream.train.join import Acts, Batch, Labels, Shown, decode, merge, select
 from stream.train.partitions import Partitions
 from stream.train.publish import Label, Publisher
-from stream.train.sales import Sales
 from stream.train.shadows import LAGS, Shadows
 from stream.train.streamtime import StreamTime
 
@@ -63,6 +62,8 @@ NEWEST = "0"
 """Lag of the model that learns."""
 
 COUNT_S = 1.0
+
+CARTED, BOUGHT = (1 << TASKS.index(task) for task in ("cart", "purchase"))
 
 
 class Session:
@@ -103,7 +104,6 @@ class Session:
         self.alike = Partitions(partitions)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
-        self.sales = Sales(self.settings.conversion_wait_s)
         self._sold, self._expected_sold = np.zeros(2), np.zeros(2)
         self.time = StreamTime()
         self._passed: dict[int, int] = {}
@@ -158,7 +158,6 @@ class Session:
             "time": self.time.ms,
             "next": [self._next_publish, self._next_count, self._behind_since],
             "label_ts": self._label_ts,
-            "sales": self.sales.state(),
             "sold": [self._sold, self._expected_sold],
             "replays": self._replays,
             "labels": np.array(labels, np.int64).reshape(-1, 3),
@@ -176,7 +175,6 @@ class Session:
         self.time = StreamTime(state["time"])
         self._next_publish, self._next_count, self._behind_since = state["next"]
         self._label_ts, self._replays = state["label_ts"], state["replays"]
-        self.sales.restore(state["sales"])
         self._sold, self._expected_sold = state["sold"]
         for n, p, ts in state["labels"].tolist():
             self._unlearned.setdefault(n, []).append((p, ts))
@@ -256,10 +254,6 @@ class Session:
         number, new = self.buffer.label(labels)
         for counter, rows in (("unjoined", number < 0), ("repeated", (number >= 0) & ~new)):
             measure.count_each(self.counts, counter, labels.partition[rows], labels.broker_ts[rows])
-        if self.settings.delayed != "naive":
-            real = new & ~self.alike.out(labels.partition) & ~self.buffer.column("unseen", number)
-            columns = labels.position, labels.task, labels.broker_ts
-            self.sales.saw(number[real], *(column[real] for column in columns))
         columns = number[new], labels.partition[new], labels.broker_ts[new]
         for n, p, ts in zip(*(column.tolist() for column in columns), strict=True):
             self._unlearned.setdefault(n, []).append((p, ts))
@@ -339,8 +333,7 @@ class Session:
     def _count(self) -> list[Output]:
         """Judge the lists whose time has come, and publish what was counted."""
         self._judge(self.settings.evaluate_after_s, self.buffer.judge, CLICK)
-        self._judge(self.settings.conversion_wait_s, self.buffer.mature, CONVERSIONS)
-        self._sold = self.sales.sold(self.time.ms)
+        self._judge(self.settings.conversion_wait_s, self._mature, CONVERSIONS)
         self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
         self.shadows.forget(self.buffer.judged)
         gauges = {
@@ -357,6 +350,17 @@ class Session:
             for p in self.counts.partitions()
             for outcomes in self.counts.take(p)
         ]
+
+    def _mature(self, until: int) -> Array:
+        """`Buffer.mature`; which carts of these lists were bought is known now, but not to who is naive."""
+        numbers = self.buffer.mature(until)
+        if self.settings.delayed != "naive":
+            out = self.buffer.column("unseen", numbers) | self.buffer.column("aside", numbers)
+            labels = self.buffer.gather(numbers[~out]).labels
+            carts = labels[labels & CARTED > 0]
+            news = np.array([len(carts), (carts & BOUGHT > 0).sum()])
+            self._sold = faded(self._sold, news, LONG_MEMORY)
+        return numbers
 
     def _judge(self, after_s: float, judge: Callable[[int], Array], tasks: int) -> None:
         """Judge `tasks` (bits) of the lists that arrived so long ago."""

@@ -112,7 +112,7 @@ def test_as_many_of_the_carts_are_predicted_to_be_bought_as_were() -> None:
 
 def test_what_is_known_of_few_carts_moves_little() -> None:
     none = np.zeros((0, 3))
-    level = follow(np.zeros(3), none, none, none, np.zeros(3), np.array([1.0, 0.4]), np.array([10.0, 3.0]))
+    level = follow(np.zeros(3), none, none, none, np.zeros(3), np.array([10.0, 4.0]), np.array([10.0, 3.0]))
     assert 0 < level[PURCHASE] < 0.05
     assert faded(np.full(2, LONG_MEMORY), np.zeros(2), LONG_MEMORY).tolist() == [LONG_MEMORY] * 2
 
