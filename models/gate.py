@@ -20,7 +20,7 @@ class Verdict(NamedTuple):
     accepted
         Whether it may be published.
     reason
-        ``better or alike`` | ``worse`` | ``not finite``.
+        ``better or alike`` | ``worse`` | ``worse by degrees`` | ``not finite``.
     before, after
         Mean losses.
     error

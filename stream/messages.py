@@ -332,7 +332,7 @@ CUBES: dict[str, Cube] = {
     ),
     # kind: event_to_slate | event_to_learned; upto: upper edge of the latency bin, ms
     "freshness": Cube({"second": "DateTime", "kind": "String", "upto": "Float64"}, {"count": COUNT}),
-    # lag: 0 is the newest model; 1m, 10m, frozen are older ones, on one user in 20
+    # lag: 0 is the newest model; 1m, 10m, frozen are older ones, on a sample of users
     # bin: floor of 8 x log-odds of the prediction, clipped to -80..79; loss: sum of log losses (nats)
     "quality": Cube(
         {"second": "DateTime", "task": "String", "lag": "String", "bin": "Int16"},

@@ -212,9 +212,9 @@ class Buffer:
         """
         return self._draw(count, rng, max(self._current, self.tail), self._waited)
 
-    def pass_over(self, keep: int) -> None:
-        """Replay no lists from now on but those that have waited last, `keep` of them, and later ones."""
-        self._current = max(0, self._waited - keep)
+    def pass_over(self, before: int) -> None:
+        """Replay no lists numbered below `before` from now on."""
+        self._current = max(self._current, before)
 
     def trusted(self, count: int, rng: np.random.Generator, since: int) -> Array:
         """Numbers from `since` on of up to `count` settled and judged lists, drawn uniformly."""
@@ -283,6 +283,7 @@ class Buffer:
         of_items = {k: v[len(v) - items :] for k, v in state["items"].items()}
         self._write(size[cut:], {k: v[cut:] for k, v in state["lists"].items()}, of_items)
         self._enqueue(state["queue"][state["queue"] >= self.tail])
+        self._turn += 1
 
     def _write(self, size: Array, lists: Mapping[str, Array], items: Mapping[str, Array]) -> None:
         """Put lists at the head."""

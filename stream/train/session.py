@@ -280,6 +280,8 @@ class Session:
             replayed = 0 if resting else min(self.settings.replay, self._replays)
             for _ in range(replayed):
                 past = self.buffer.replay(size, self.rng)
+                if not len(past):
+                    break
                 self.learner.learn(self.buffer.gather(past), lesson=self.buffer.review(past), again=True)
             self._replays -= replayed
             steps += LARGER if behind else 1 + replayed
@@ -296,7 +298,7 @@ class Session:
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
             if self.learner.trainer.policy.risen:  # what was before teaches what is so no longer
-                self.buffer.pass_over(BEFORE * self.settings.lists_per_batch)
+                self.buffer.pass_over(int(np.median(numbers)) - BEFORE * len(numbers))
             self._follow(numbers, lists, news, ends)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)

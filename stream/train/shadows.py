@@ -49,7 +49,7 @@ class Shadows:
         Of so many users one is predicted; 0: nobody is.
     """
 
-    def __init__(self, learner: Learner, lags: Mapping[str, int], one_in: int = 20) -> None:
+    def __init__(self, learner: Learner, lags: Mapping[str, int], one_in: int) -> None:
         self._learner, self._one_in = learner, one_in
         self.lagged = {name: Lagged(learner.shape, lag) for name, lag in lags.items()}
         self._said: dict[str, dict[int, Guess]] = {name: {} for name in (*lags, FROZEN)}

@@ -37,7 +37,7 @@ REFUSED = 256
 """Lists of a refused version that are looked at when its successors are refused again and again."""
 
 TOLERANCE = 0.05
-"""Share by which a loss may rise within one version: a world that drifts moves it by less, steadily."""
+"""Share by which a loss may rise within one version, or by degrees: a world that drifts moves it by less."""
 
 CHANCE = float(np.log(700))
 """Nats by which all labels together must have become less likely; of a version that is right, one in 700 is
@@ -91,43 +91,43 @@ class Gate:
     def judge(self, learned: Array) -> Verdict:
         """Whether the model may be published, after it `learned` these lists; else the first objection."""
         after = self._losses()
-        newest, older, both = (self._harm(part, after) for part in self._parts)
-        both += MEMORY ** np.array([1, 2, 1]) * self._cost
-        verdicts = [
-            self._verdict(part, harm, after)
-            for part, harm in zip(self._parts, (newest, older, both), strict=True)
+        owed = MEMORY ** np.array([1, 2, 1]) * self._cost
+        newest, older, both = self._parts
+        judged = [
+            self._verdict(newest, after, np.zeros(3)),
+            self._verdict(older, after, np.zeros(3)),
+            self._verdict(both, after, owed),
         ]
+        verdicts, cost = [verdict for verdict, _ in judged], judged[-1][1]
         verdict = next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
         self._objections = 0 if verdict.accepted else self._objections + 1
         if self._objections > PATIENCE and self._knows_better(after, learned):
-            self._objections, self._since, both = 0, self._buffer.head, np.zeros(3)
+            self._objections, self._since, cost = 0, self._buffer.head, np.zeros(3)
             verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
         if verdict.accepted:
-            self._cost = both if both[0] > 0 else np.zeros(3)
+            self._cost = cost if cost[0] > 0 else np.zeros(3)
         self._refused = learned[:0] if verdict.accepted else learned[-REFUSED:]
         return verdict
 
-    def _verdict(self, part: slice, harm: Array, after: Array) -> Verdict:
-        """What some lists say; little harm, or what may be chance, is no objection."""
-        verdict = gate.judge(self._before[part], after[part])
-        if verdict.reason == "not finite":
-            return verdict
-        rise, variance, nats = harm
-        worse = verdict.after > verdict.before and rise > gate.ERRORS * np.sqrt(variance)
-        much = rise > TOLERANCE * verdict.before and nats > CHANCE
-        reason = "worse" if worse else "better or alike"
-        return verdict._replace(accepted=not (worse and much), reason=reason)
+    def _verdict(self, part: slice, after: Array, owed: Array) -> tuple[Verdict, Array]:
+        """What some lists say; little harm, or what may be chance, is no objection.
 
-    def _harm(self, part: slice, after: Array) -> Array:
-        """By how much some lists' mean loss rose, the variance of that, and by how many nats all labels'."""
-        rise = (after - self._before)[part]
-        paired = np.isfinite(rise)
-        if paired.sum() < 2:
-            return np.zeros(3)
+        Harm is how much the mean loss has risen, the variance of that, and the nats by which all labels have
+        become less likely. Returned is also that of this version and of those before it, `owed`, together.
+        """
+        verdict = gate.judge(self._before[part], after[part])
+        paired = np.isfinite(self._before[part])
+        if verdict.reason == "not finite" or paired.sum() < 2:
+            return verdict, owed
+        before, rise = self._before[part][paired], (after - self._before)[part][paired]
         # the order of what nobody saw is one label, the items of all others have one each
         labels = np.where(self._unseen, 1, np.diff(self._lists.start))[part][paired]
-        rise = rise[paired]
-        return np.array([rise.mean(), rise.var(ddof=1) / len(rise), labels @ rise])
+        harm = owed + np.array([rise.mean(), verdict.error**2, labels @ rise])
+        worse = rise.mean() > 0 and harm[0] > gate.ERRORS * np.sqrt(harm[1])
+        much = harm[0] > TOLERANCE * before.mean() and harm[2] > CHANCE
+        reason = "worse by degrees" if owed.any() else "worse"
+        reason = reason if worse else "better or alike"
+        return verdict._replace(accepted=not (worse and much), reason=reason), harm
 
     def _losses(self) -> Array:
         if not len(self._lists):

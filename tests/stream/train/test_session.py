@@ -487,6 +487,14 @@ def test_the_frozen_model_is_named_once_and_judged_beside_the_fresh_one(stage: S
     assert again == first  # named again for ranks that have not read it yet
 
 
+def test_older_models_say_nothing_where_no_visitor_is_theirs(settings: Settings, make: Make) -> None:
+    train = msgspec.structs.replace(settings.train, shadows=0)
+    stage = Stage(msgspec.structs.replace(settings, train=train), make)
+    stage.turns(220)
+    assert stage.updates("frozen")
+    assert {row["lag"] for row in stage.counted("quality")} == {"0"}
+
+
 def test_lagged_models_are_judged_once_they_are_old_enough_and_less_well(
     settings: Settings, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

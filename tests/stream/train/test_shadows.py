@@ -13,7 +13,7 @@ from tests.stream.train.synthetic import T0
 def test_a_copy_is_as_old_as_the_stream_says_and_before_its_first_record_there_is_none(
     settings: Settings, make: Callable[[Settings], Learner]
 ) -> None:
-    shadows = Shadows(make(settings), LAGS)
+    shadows = Shadows(make(settings), LAGS, 20)
     shadows.turn(0)  # nothing has come yet: this is no time
     shadows.turn(T0)
     assert [lagged.model for lagged in shadows.lagged.values()] == [None, None]

@@ -116,6 +116,8 @@ def test_versions_each_a_little_worse_are_turned_away_when_it_adds_up() -> None:
     it = gate(learner, judged())
     assert worse_by_degrees(learner, it, 0.1, 4) == [True] * 4
     assert not all(worse_by_degrees(learner, it, 0.1, 4))
+    learner.p *= 0.9
+    assert it.judge(LEARNED).reason == "worse by degrees"
     learner.p = 0.15  # what makes up for it passes, and then there is nothing to make up for
     assert it.judge(LEARNED).accepted
     it.keep()
@@ -125,7 +127,7 @@ def test_versions_each_a_little_worse_are_turned_away_when_it_adds_up() -> None:
 def test_versions_that_get_worse_as_slowly_as_a_world_drifts_pass() -> None:
     learner = Opinion(0.1)
     it = gate(learner, judged())
-    assert all(worse_by_degrees(learner, it, 0.004, 100))
+    assert all(worse_by_degrees(learner, it, 0.008, 100))
 
 
 def test_what_may_be_chance_where_clicks_are_rare_does_not_speak_against_a_version() -> None:
@@ -154,6 +156,14 @@ def test_a_version_that_is_not_finite_never_passes() -> None:
     it = gate(learner, judged())
     learner.p = float("nan")
     assert [it.judge(LEARNED).reason for _ in range(2 * PATIENCE)] == ["not finite"] * (2 * PATIENCE)
+
+
+def test_where_the_good_version_is_not_finite_the_other_lists_speak() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, judged())
+    it._before[3] = np.nan
+    learner.p = 0.6
+    assert not it.judge(LEARNED).accepted
 
 
 TURNS = np.arange(40, 50), np.arange(50, 60)
