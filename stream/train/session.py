@@ -280,8 +280,6 @@ class Session:
             replayed = 0 if resting else min(self.settings.replay, self._replays)
             for _ in range(replayed):
                 past = self.buffer.replay(size, self.rng)
-                if not len(past):
-                    break
                 self.learner.learn(self.buffer.gather(past), lesson=self.buffer.review(past), again=True)
             self._replays -= replayed
             steps += LARGER if behind else 1 + replayed
