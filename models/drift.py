@@ -17,6 +17,9 @@ LIMIT = 10.0
 KNOWN = 32
 """Figures that a level is first taken from."""
 
+SUDDEN = 8
+"""Figures within which a rise must be clear that came at once: on average 1.75 standard deviations each."""
+
 MEMORY = 1000
 """Figures that a level is the mean of at most: who drifts slowly leaves it all the same."""
 
@@ -28,6 +31,11 @@ class Level:
 
         up <- max(0, up + z - ALLOWED),   down <- max(0, down - z - ALLOWED),   a change at LIMIT
 
+    Attributes
+    ----------
+    sudden : bool
+        Whether the last rise came at once, within `SUDDEN` figures, and not by drifting.
+
     Examples
     --------
     >>> level, noise = Level(), np.random.default_rng(0)
@@ -38,7 +46,8 @@ class Level:
     """
 
     def __init__(self) -> None:
-        self._count = self._mean = self._variance = self._up = self._down = 0.0
+        self.sudden = False
+        self._count = self._mean = self._variance = self._up = self._down = self._rising = 0.0
 
     def add(self, figure: float) -> int:
         """Take a figure in: 1 when it is clear that they have risen, -1 when they have fallen, else 0."""
@@ -46,8 +55,10 @@ class Level:
             z = (figure - self._mean) / math.sqrt(self._variance + 1e-12)
             self._up = max(0.0, self._up + z - ALLOWED)
             self._down = max(0.0, self._down - z - ALLOWED)
+            self._rising = self._rising + 1 if self._up else 0.0
             if max(self._up, self._down) > LIMIT:
                 change = 1 if self._up > LIMIT else -1
+                self.sudden = self._rising <= SUDDEN
                 self._forget()
                 return change
         self._count = min(self._count + 1, MEMORY)
@@ -57,12 +68,12 @@ class Level:
         return 0
 
     def state(self) -> Array:
-        """Everything `load_state` needs, float64 [5]."""
-        return np.array([self._count, self._mean, self._variance, self._up, self._down])
+        """Everything `load_state` needs, float64 [6]."""
+        return np.array([self._count, self._mean, self._variance, self._up, self._down, self._rising])
 
     def load_state(self, state: Array) -> None:
         """Go on from `state`."""
-        self._count, self._mean, self._variance, self._up, self._down = state.tolist()
+        self._count, self._mean, self._variance, self._up, self._down, self._rising = state.tolist()
 
     def _forget(self) -> None:
-        self._count = self._mean = self._variance = self._up = self._down = 0.0
+        self._count = self._mean = self._variance = self._up = self._down = self._rising = 0.0

@@ -66,8 +66,8 @@ class Policy:
 
     Attributes
     ----------
-    risen : bool
-        Whether the losses seen last have shown that they left their level upwards: the world has changed.
+    broken : bool
+        Whether the losses seen last have shown a sudden rise: the world has changed at once.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class Policy:
         self._levels = [Level(), Level()]
         self._calm = 0
         self._alarmed = True
-        self.risen = False
+        self.broken = False
 
     def mode(self, steps: int) -> str:
         """``full``, ``sparse``, ``head`` or ``lora``, after so many dense steps."""
@@ -102,10 +102,11 @@ class Policy:
         They are watched apart: tastes may change and not how much is clicked, and the other way round.
         """
         losses = zip(self._levels, (order, probability), strict=True)
-        changes = [level.add(loss) for level, loss in losses if math.isfinite(loss)]
-        self.risen = 1 in changes
+        seen = [(level.add(loss), level.sudden) for level, loss in losses if math.isfinite(loss)]
+        changes = [change for change, _ in seen]
+        self.broken = (1, True) in seen
         # while the dense weights learn, a loss that falls says that they have not finished
-        if self.risen or (self._alarmed and any(changes)):
+        if 1 in changes or (self._alarmed and any(changes)):
             self._calm, self._alarmed = 0, True
             return
         self._calm += 1

@@ -295,7 +295,7 @@ class Session:
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
-            if self.learner.trainer.policy.risen:  # what was before teaches what is so no longer
+            if self.learner.trainer.policy.broken:  # what was before teaches what is so no longer
                 self.buffer.pass_over(int(np.median(numbers)) - BEFORE * len(numbers))
             self._follow(numbers, lists, news, ends)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))

@@ -64,15 +64,22 @@ def test_dynamic_wakes_when_either_loss_rises(rise: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_rise_is_told_once_by_any_policy(name: str) -> None:
-    policy = Policy(name)
-    noise = np.random.default_rng(0).normal(0, 0.1, 400)
-    told = []
-    for k, more in enumerate(noise.tolist()):
-        policy.saw(1.0 + more + (k >= 200), 0.3)
-        told.append(policy.risen)
-    assert sum(told) == 1
-    assert True in told[200:205]
+def test_a_sudden_rise_is_told_once_by_any_policy(name: str) -> None:
+    assert breaks(name, [0.0] * 200 + [1.0] * 200) == [201]
+
+
+def test_a_rise_that_comes_slowly_is_none_that_came_at_once() -> None:
+    assert breaks("dynamic", [0.0] * 200 + [k / 200 for k in range(200)]) == []
+
+
+def breaks(name: str, rises: list[float]) -> list[int]:
+    """Batches after which the world has changed, where the loss rises so."""
+    policy, told = Policy(name), []
+    noise = np.random.default_rng(0).normal(0, 0.1, len(rises))
+    for k, (rise, more) in enumerate(zip(rises, noise.tolist(), strict=True)):
+        policy.saw(1.0 + rise + more, 0.3)
+        told += [k] * policy.broken
+    return told
 
 
 def test_dynamic_rests_on_when_the_loss_falls() -> None:
