@@ -74,8 +74,6 @@ class _Layers(NamedTuple):
     ----------
     at : Array, ...
         Arguments of `_place`.
-    table : [F, bins, hidden + 2]
-        What a full bin is worth to the first layer.
     first, two, score : [N, hidden + 2], [N, hidden / 2], [N]
         The first with two wide columns.
     logits : [T, N]
@@ -84,7 +82,6 @@ class _Layers(NamedTuple):
     """
 
     at: tuple[Array, ...]
-    table: Array
     first: Array
     two: Array
     score: Array
@@ -182,12 +179,12 @@ def _forward(w: Weights, x: Array, rows: Array) -> _Layers:
         first, rows, at[0], w["deep2"].numpy(), w["deep2_bias"].numpy(), w["deep3"].numpy(), heads,
         two, score, logits,
     )  # fmt: skip
-    return _Layers(at, table, first, two, score, logits, heads)
+    return _Layers(at, first, two, score, logits, heads)
 
 
 def _backward(w: Weights, layers: _Layers, slopes: Array) -> dict[str, Tensor]:
     """Gradients of weights, from those of the score and of logits, [1 + T, N]."""
-    at, table, first, two, score, _, heads = layers
+    at, first, two, score, _, heads = layers
     hidden = first.shape[1] - len(w["wide"])
     found = {name: torch.zeros_like(w[name]) for name in ("deep2", "deep2_bias", "deep3")}
     found |= {name: torch.empty_like(w[name]) for name in ("encode", "deep1", "wide")}
@@ -196,7 +193,8 @@ def _backward(w: Weights, layers: _Layers, slopes: Array) -> dict[str, Tensor]:
         first, two, score, slopes, w["deep2"].numpy(), w["deep3"].numpy(), heads,
         found["deep2"].numpy(), found["deep2_bias"].numpy(), found["deep3"].numpy(), of_heads, of_first,
     )  # fmt: skip
-    of_table, start = np.empty_like(table), torch.empty(first.shape[1])
+    of_table = np.empty((*w["encode"].shape[::2], first.shape[1]), np.float32)
+    start = torch.empty(first.shape[1])
     _add_back(*at, of_table, start.numpy(), of_first)  # type: ignore[call-arg]
     _worth_back(
         w["encode"].numpy(), w["deep1"].numpy(), of_table,
@@ -271,7 +269,10 @@ def _match_back(
 
 @numba.njit(cache=True, fastmath=FAST)
 def _worth(encode: Array, deep1: Array, wide: Array, table: Array) -> None:
-    """Set `table` [F, bins, hidden + 2]: nothing comes between `encode` and the first layer."""
+    """Set `table` [F, bins, hidden + 2], what a full bin is worth to the first layer and the wide columns.
+
+    Nothing comes between `encode` and that layer: their product is taken once, not for each item.
+    """
     features, width, bins = encode.shape
     hidden = len(deep1)
     for f in range(features):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.batch import Array
+from models.compiled import FAST
 
 DECAY = 1.0
 """Weight decay, in learning rates a step, beside the gradient (AdamW: Loshchilov and Hutter, arXiv
@@ -171,7 +172,7 @@ def adam(
     mean.lerp_(flat, share)
 
 
-@numba.njit(cache=True, fastmath={"contract", "nsz"})
+@numba.njit(cache=True, fastmath=FAST)
 def adam_compiled(
     flat: Array, mean: Array, first: Array, second: Array, fades: Array, gradient: Array,
     clip: float, rate: float, step: float, unbiased: float, share: float,

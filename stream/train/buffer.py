@@ -347,11 +347,11 @@ class Buffer:
         too high, then too low. A list that nobody saw has its only label with it, and waits for nothing.
         """
         slot = numbers % self.capacity
-        due = numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]]
-        for number in due.tolist():
+        ready = numbers[~self._lists["aside"][slot] & ~self._lists["unseen"][slot]]
+        for number in ready.tolist():
             if self._queue.get(number, self._turn) < self._turn:
                 del self._queue[number]
-        self._enqueue(due)
+        self._enqueue(ready)
 
     def _enqueue(self, numbers: Array) -> None:
         for number in numbers.tolist():
