@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lists
+from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lesson, Lists
 from models.lately import LONG_MEMORY, MEMORY, faded
 from models.learner import Learner
 from stream.checkpoint import Store
@@ -32,7 +32,9 @@ from stream.messages import encode_binary
 from stream.settings import Settings, shape_of
 from stream.train import measure
 from stream.train.buffer import AT_ONCE, Buffer, Guess
+from stream.train.fakes import Fakes
 from stream.train.join import Acts, Batch, Labels, Shown, decode, merge, select
+from stream.train.lessons import FAKE
 from stream.train.partitions import Partitions
 from stream.train.publish import Label, Publisher
 from stream.train.shadows import LAGS, Shadows
@@ -102,6 +104,7 @@ class Session:
         self.buffer = Buffer(self.shape, self.settings.buffer_lists, self.settings.delayed)
         self.shadows = Shadows(learner, LAGS, self.settings.shadows)
         self.alike = Partitions(partitions)
+        self.fakes = Fakes(self.settings.conversion_wait_s)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
         self._sold, self._expected_sold = np.zeros(2), np.zeros(2)
@@ -153,6 +156,7 @@ class Session:
             "buffer": self.buffer.state(),
             "shadows": self.shadows.state(),
             "alike": self.alike.state(),
+            "fakes": self.fakes.state(),
             "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
             "passed": self._passed,
             "time": self.time.ms,
@@ -169,6 +173,7 @@ class Session:
         self.buffer.restore(state["buffer"])
         self.shadows.restore(state["shadows"])
         self.alike.load_state(state["alike"])
+        self.fakes.restore(state["fakes"])
         for p, counts in state["counts"].items():
             self.counts.restore(p, counts)
         self._passed = dict(state["passed"])
@@ -254,6 +259,8 @@ class Session:
         number, new = self.buffer.label(labels)
         for counter, rows in (("unjoined", number < 0), ("repeated", (number >= 0) & ~new)):
             measure.count_each(self.counts, counter, labels.partition[rows], labels.broker_ts[rows])
+        late = labels.broker_ts[new] - self.buffer.column("broker_ts", number[new])
+        self.fakes.heard(labels.task[new], late)
         columns = number[new], labels.partition[new], labels.broker_ts[new]
         for n, p, ts in zip(*(column.tolist() for column in columns), strict=True):
             self._unlearned.setdefault(n, []).append((p, ts))
@@ -279,8 +286,8 @@ class Session:
             resting = behind or self.learner.trainer.rests
             replayed = 0 if resting else min(self.settings.replay, self._replays)
             for _ in range(replayed):
-                past = self.buffer.replay(size, self.rng)
-                self.learner.learn(self.buffer.gather(past), lesson=self.buffer.review(past), again=True)
+                if len(past := self.buffer.replay(size, self.rng)):
+                    self.learner.learn(self.buffer.gather(past), lesson=self.buffer.review(past), again=True)
             self._replays -= replayed
             steps += LARGER if behind else 1 + replayed
         self._behind_since = np.inf if self.buffer.waiting < full else min(self._behind_since, now)
@@ -289,28 +296,29 @@ class Session:
         numbers, lists = self._sift(numbers)
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
-        settled = self.buffer.column("settled", numbers)
         lesson, news = self.buffer.teach(numbers)
-        ends = self.buffer.column("settled", numbers) & ~settled & CLICK > 0
+        if self.settings.delayed in FAKE:
+            ts = np.repeat(self.buffer.column("broker_ts", numbers), np.diff(lists.start))
+            lesson = self.fakes.thin(lesson, ts, self.time.ms, self.rng)
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
             if self.learner.trainer.policy.broken:  # what was before teaches what is so no longer
                 self.buffer.pass_over(int(np.median(numbers)) - BEFORE * len(numbers))
-            self._follow(numbers, lists, news, ends)
+            self._follow(numbers, lists, lesson, news)
             through = max(self._label_ts, int(self.buffer.column("ts", numbers).max(initial=0)))
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
 
-    def _follow(self, numbers: Array, lists: Lists, news: Array, ends: Array) -> None:
+    def _follow(self, numbers: Array, lists: Lists, lesson: Lesson, news: Array) -> None:
         """Let the levels follow what has come, and what was expected of lists whose wait for clicks ends now.
 
-        That needs no lesson: also who waits to teach carts knows early how many there are.
+        Also who waits to teach carts knows early how many there are.
         """
         size, task = np.diff(lists.start), np.arange(len(TASKS))
         then = np.repeat(self.buffer.column("lately", numbers), size, axis=0)
-        due = np.repeat(ends, size).astype(np.int64)[:, None]
+        due = ((lesson.positive | lesson.negative) & CLICK).astype(np.int64)[:, None]
         came = (news[:, None] >> task & 1).sum(0)
         said = self.buffer.guesses(numbers).p
         plain = (due * said * np.exp(-then)).sum(0)[1:]

@@ -1,0 +1,116 @@
+"""How many impressions teach fake negatives while the stream is young.
+
+What makes up for fake negatives (`models.losses`) are the sales of lists shown before. When the first lists
+have just been shown none of theirs has come, and sales would be predicted too low for several times as long
+as they take. So until the stream is as old as the wait for them, only as many impressions are taught as
+negatives as have had their sales, on average:
+
+sum over impressions of w F(age),  F(d): share of the sales that come within d
+
+w is 1 for what was clicked and little for what was not: only clicks are sold, and fewer are at first. Every
+sale is taught as ever. Of those that take longer than the stream is old nobody has seen one: the tail of F is
+taken to be exponential (Chapelle, KDD 2014), and to end with the wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lesson
+
+BINS = 100
+"""Parts of the wait in which impressions and delays are counted."""
+
+MEANS = np.geomspace(1e-3, 1 / 3, 60)
+"""Mean delays that are thought possible, in waits; with the longest, one sale in 20 comes after the wait."""
+
+BELIEF = 100
+"""Delays to be heard of before the longest is believed no more."""
+
+UNCLICKED = 0.02
+"""What an impression without a click is worth, in clicks."""
+
+
+class Fakes:
+    """Impressions, and delays of what came of them, in the first `wait_s` of a stream.
+
+    Parameters
+    ----------
+    wait_s
+        After so long no cart and no purchase comes any more.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait = 1000 * wait_s
+        self._first = -1
+        self._worth = np.zeros(BINS)
+        self._taught, self._late = np.zeros(len(TASKS)), np.zeros((len(TASKS), BINS))
+
+    def heard(self, tasks: Array, delays_ms: Array) -> None:
+        """What happened, and how long after its list was shown, int64 [n]."""
+        bins = self._bins(delays_ms)
+        np.add.at(self._late, (tasks[bins < BINS], bins[bins < BINS]), 1)
+
+    def thin(self, lesson: Lesson, ts_ms: Array, now_ms: int, rng: np.random.Generator) -> Lesson:
+        """Without those of its negatives of carts and purchases for which it is too early.
+
+        Parameters
+        ----------
+        lesson
+            As the lists teach it; it stays as it is.
+        ts_ms : int64 [N]
+            When the items were shown.
+        now_ms
+            Stream time.
+        rng
+            Chooses which are left out.
+        """
+        if self._first < 0:
+            self._first = int(ts_ms.min())
+        if now_ms - self._first >= self._wait:
+            return lesson
+        waited, clicked = (lesson.positive | lesson.negative) & CLICK, lesson.positive & CLICK
+        worth = clicked + UNCLICKED * waited
+        self._worth += np.bincount(np.minimum(self._bins(ts_ms - self._first), BINS - 1), worth, BINS)
+        total, negative = worth.sum(), lesson.negative.copy()
+        for task, mature in enumerate(self.mature(now_ms)):
+            if total and CONVERSIONS >> task & 1:
+                share = min(1.0, max(0.0, mature - self._taught[task]) / total)
+                self._taught[task] += share * total
+                too_early = rng.random(len(negative)) >= share
+                negative &= ~(too_early.astype(np.uint8) << task)
+        return lesson._replace(negative=negative)
+
+    def mature(self, now_ms: int) -> Array:
+        """What impressions are worth that have had all that comes of them, on average [T].
+
+        Where n_d acts came after d, and impressions worth w_d are as old or older, n_d / w_d come after d of
+        each (Lagakos et al., Biometrika 1988). To that come a prior, and the tail.
+        """
+        bins = 1 + min(BINS - 1, int(self._bins(now_ms - self._first)))
+        age, span = (np.arange(bins) + 0.5) / BINS, bins / BINS
+        worth = self._worth[:bins][::-1]
+        older = np.maximum(np.cumsum(worth[::-1])[::-1], 1e-9)
+        prior = np.exp(-age / MEANS[-1])
+        comes = self._late[:, :bins] / older + BELIEF * prior / (older @ prior)
+        comes /= comes.sum(1, keepdims=True)
+        mean = np.interp(comes @ age, MEANS - span / np.expm1(np.minimum(span / MEANS, 700)), MEANS)
+        known = np.expm1(-span / mean) / np.expm1(-1 / mean)
+        mature: Array = known * ((np.cumsum(comes, 1) - comes / 2) @ worth)
+        return mature
+
+    def _bins(self, ms: Array | int) -> Array:
+        bins: Array = np.maximum(np.asarray(ms) * BINS / self._wait, 0).astype(np.int64)
+        return bins
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {"first": self._first, "worth": self._worth, "late": self._late, "taught": self._taught}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._first, self._worth = state["first"], state["worth"].copy()
+        self._late, self._taught = state["late"].copy(), state["taught"].copy()
