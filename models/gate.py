@@ -11,6 +11,40 @@ from models.batch import Array
 ERRORS = 3.0
 """Standard errors by which the loss must be worse: one good version in about 700 is turned away."""
 
+TOLERANCE = 0.05
+"""Share by which a loss may rise within one version, or by degrees: a world that drifts moves it by less."""
+
+CHANCE = float(np.log(700))
+"""Nats by which all labels together must have become less likely; of a version that is right, one in 700 is
+turned away (Markov's inequality). Standard errors alone are too strict where clicks are rare: on lists that
+happen to have few, whatever expects more is worse by many.
+"""
+
+MEMORY = 0.95
+"""Share of what accepted versions have cost that still counts one version later: about 20 of them add up."""
+
+
+class Harm(NamedTuple):
+    """What one version, or several in a row, made worse.
+
+    Attributes
+    ----------
+    rise, variance
+        Of the mean loss, and the variance of that.
+    nats
+        By which all labels together have become less likely.
+    """
+
+    rise: float = 0.0
+    variance: float = 0.0
+    nats: float = 0.0
+
+    def faded(self) -> Harm:
+        """What of it counts for the next version; none, once later versions have made up for it."""
+        if self.rise <= 0:
+            return Harm()
+        return Harm(MEMORY * self.rise, MEMORY**2 * self.variance, MEMORY * self.nats)
+
 
 class Verdict(NamedTuple):
     """What the gate decided, and why.
@@ -34,15 +68,28 @@ class Verdict(NamedTuple):
     error: float
 
 
-def judge(before: Array, after: Array) -> Verdict:
+def judge(before: Array, after: Array, labels: Array, owed: Harm | None = None) -> tuple[Verdict, Harm]:
     """Compare losses of the last good version and of a candidate on the same examples.
 
-    Rejected when any loss after is not finite, or when mean(after - before) > 3 s / sqrt(n), s being the
-    standard deviation of the paired differences. Without examples, or with one, nothing speaks against.
+    Rejected when any loss after is not finite, or when what it makes worse, and what is owed, is together
+
+    - more than 3 standard errors, s / sqrt(n), s being the standard deviation of the paired differences,
+    - more than `TOLERANCE`, and more than may be `CHANCE`.
+
+    With fewer than two examples nothing speaks against.
 
     Parameters
     ----------
     before, after : float [n]
+    labels : int [n]
+        How many labels each loss is the mean of.
+    owed
+        What versions before it made worse, as far as it counts.
+
+    Returns
+    -------
+    tuple
+        The verdict, and what is owed when it is accepted.
 
     Raises
     ------
@@ -51,20 +98,33 @@ def judge(before: Array, after: Array) -> Verdict:
 
     Examples
     --------
-    >>> judge(np.array([0.1, 0.3, 0.2]), np.array([0.5, 0.8, 0.6])).reason
+    >>> before, labels = np.array([0.1, 0.3, 0.2]), np.array([20, 20, 20])
+    >>> judge(before, before + [0.4, 0.5, 0.4], labels)[0].reason
     'worse'
+    >>> verdict, owed = judge(before, before + [0.004, 0.005, 0.004], labels)
+    >>> verdict.reason, round(owed.rise, 4)
+    ('better or alike', 0.0043)
     """
     if before.shape != after.shape:
         raise ValueError(f"losses are not paired: {before.shape} before, {after.shape} after")
-    n = len(before)
-    if n == 0:
-        return Verdict(True, "better or alike", 0.0, 0.0, 0.0)
+    owed = owed or Harm()
+    if not len(before):
+        return Verdict(True, "better or alike", 0.0, 0.0, 0.0), owed
+    means = float(before.mean()), float(after.mean())
     if not np.isfinite(after).all():
-        return Verdict(False, "not finite", float(before.mean()), float(after.mean()), float("nan"))
+        return Verdict(False, "not finite", *means, float("nan")), owed
     # a good version that is not finite here gives nothing to compare with
     paired = np.isfinite(before)
-    difference = after[paired] - before[paired]
-    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
-    worse = len(difference) > 1 and float(difference.mean()) > ERRORS * error
-    reason = "worse" if worse else "better or alike"
-    return Verdict(not worse, reason, float(before.mean()), float(after.mean()), error)
+    rise = after[paired] - before[paired]
+    if len(rise) < 2:
+        return Verdict(True, "better or alike", *means, 0.0), owed
+    variance = float(rise.var(ddof=1)) / len(rise)
+    harm = Harm(
+        owed.rise + float(rise.mean()), owed.variance + variance, owed.nats + float(labels[paired] @ rise)
+    )
+    worse = rise.mean() > 0 and harm.rise > ERRORS * np.sqrt(harm.variance)
+    much = harm.rise > TOLERANCE * before[paired].mean() and harm.nats > CHANCE
+    reason = "worse by degrees" if owed.rise else "worse"
+    return Verdict(
+        not (worse and much), reason if worse and much else "better or alike", *means, variance**0.5
+    ), harm

@@ -14,7 +14,7 @@ import numpy as np
 
 from models import gate
 from models.batch import Array, Lists
-from models.gate import Verdict
+from models.gate import Harm, Verdict
 from models.learner import Learner
 from models.quality import list_losses, order_losses
 from models.served import Served
@@ -35,18 +35,6 @@ SAMPLE = 64
 
 REFUSED = 256
 """Lists of a refused version that are looked at when its successors are refused again and again."""
-
-TOLERANCE = 0.05
-"""Share by which a loss may rise within one version, or by degrees: a world that drifts moves it by less."""
-
-CHANCE = float(np.log(700))
-"""Nats by which all labels together must have become less likely; of a version that is right, one in 700 is
-turned away (Markov's inequality). Standard errors alone are too strict where clicks are rare: on lists that
-happen to have few, whatever expects more is worse by many.
-"""
-
-MEMORY = 0.95
-"""Share of what accepted versions have cost that still counts one version later: about 20 of them add up."""
 
 PATIENCE = 5
 """Versions turned away in a row, after which the world is taken to have changed, not the data to be bad."""
@@ -72,7 +60,7 @@ class Gate:
         self._learner, self._buffer, self._rng = learner, buffer, rng
         self._since = self._objections = 0
         self._refused = np.zeros(0, np.int64)
-        self._cost = np.zeros(3)
+        self._owed = Harm()
         self.keep()
 
     def keep(self) -> None:
@@ -91,43 +79,22 @@ class Gate:
     def judge(self, learned: Array) -> Verdict:
         """Whether the model may be published, after it `learned` these lists; else the first objection."""
         after = self._losses()
-        owed = MEMORY ** np.array([1, 2, 1]) * self._cost
-        newest, older, both = self._parts
+        # the order of what nobody saw is one label, the items of all others have one each
+        labels = np.where(self._unseen, 1, np.diff(self._lists.start))
         judged = [
-            self._verdict(newest, after, np.zeros(3)),
-            self._verdict(older, after, np.zeros(3)),
-            self._verdict(both, after, owed),
+            gate.judge(self._before[part], after[part], labels[part], owed)
+            for part, owed in zip(self._parts, (None, None, self._owed), strict=True)
         ]
-        verdicts, cost = [verdict for verdict, _ in judged], judged[-1][1]
+        verdicts, owed = [verdict for verdict, _ in judged], judged[-1][1]
         verdict = next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
         self._objections = 0 if verdict.accepted else self._objections + 1
         if self._objections > PATIENCE and self._knows_better(after, learned):
-            self._objections, self._since, cost = 0, self._buffer.head, np.zeros(3)
+            self._objections, self._since, owed = 0, self._buffer.head, Harm()
             verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
         if verdict.accepted:
-            self._cost = cost if cost[0] > 0 else np.zeros(3)
+            self._owed = owed.faded()
         self._refused = learned[:0] if verdict.accepted else learned[-REFUSED:]
         return verdict
-
-    def _verdict(self, part: slice, after: Array, owed: Array) -> tuple[Verdict, Array]:
-        """What some lists say; little harm, or what may be chance, is no objection.
-
-        Harm is how much the mean loss has risen, the variance of that, and the nats by which all labels have
-        become less likely. Returned is also that of this version and of those before it, `owed`, together.
-        """
-        verdict = gate.judge(self._before[part], after[part])
-        paired = np.isfinite(self._before[part])
-        if verdict.reason == "not finite" or paired.sum() < 2:
-            return verdict, owed
-        before, rise = self._before[part][paired], (after - self._before)[part][paired]
-        # the order of what nobody saw is one label, the items of all others have one each
-        labels = np.where(self._unseen, 1, np.diff(self._lists.start))[part][paired]
-        harm = owed + np.array([rise.mean(), verdict.error**2, labels @ rise])
-        worse = rise.mean() > 0 and harm[0] > gate.ERRORS * np.sqrt(harm[1])
-        much = harm[0] > TOLERANCE * before.mean() and harm[2] > CHANCE
-        reason = "worse by degrees" if owed.any() else "worse"
-        reason = reason if worse else "better or alike"
-        return verdict._replace(accepted=not (worse and much), reason=reason), harm
 
     def _losses(self) -> Array:
         if not len(self._lists):
