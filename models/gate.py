@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
     accepted
         Whether it may be published.
     reason
-        ``better or alike`` | ``worse`` | ``worse by degrees`` | ``not finite``.
+        ``better or alike`` | ``worse`` (may be little) | ``worse by degrees`` | ``not finite``.
     before, after
         Mean losses.
     error
@@ -124,7 +124,5 @@ def judge(before: Array, after: Array, labels: Array, owed: Harm | None = None) 
     )
     worse = rise.mean() > 0 and harm.rise > ERRORS * np.sqrt(harm.variance)
     much = harm.rise > TOLERANCE * before[paired].mean() and harm.nats > CHANCE
-    reason = "worse by degrees" if owed.rise else "worse"
-    return Verdict(
-        not (worse and much), reason if worse and much else "better or alike", *means, variance**0.5
-    ), harm
+    reason = ("worse by degrees" if owed.rise else "worse") if worse else "better or alike"
+    return Verdict(not (worse and much), reason, *means, variance**0.5), harm

@@ -51,13 +51,14 @@ def test_what_may_be_chance_by_all_labels_is_no_objection() -> None:
 
 
 def test_small_harms_add_up_until_they_are_too_much() -> None:
-    labels, owed, reasons = np.ones(400, np.int64), Harm(), []
+    labels, owed, verdicts = np.ones(400, np.int64), Harm(), []
     for _ in range(8):
         verdict, harm = judge(BEFORE, BEFORE * 1.01, labels, owed)
         owed = harm.faded()
-        reasons.append(verdict.reason)
+        verdicts.append(verdict)
     # 1 + .95 + ... of a hundredth: more than a twentieth after the sixth
-    assert reasons == ["better or alike"] * 5 + ["worse by degrees"] * 3
+    assert [verdict.accepted for verdict in verdicts] == [True] * 5 + [False] * 3
+    assert verdicts[-1].reason == "worse by degrees"
 
 
 def test_what_is_owed_fades_and_is_made_up_for() -> None:
