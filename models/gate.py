@@ -102,8 +102,8 @@ def judge(before: Array, after: Array, labels: Array, owed: Harm | None = None) 
     >>> judge(before, before + [0.4, 0.5, 0.4], labels)[0].reason
     'worse'
     >>> verdict, owed = judge(before, before + [0.004, 0.005, 0.004], labels)
-    >>> verdict.reason, round(owed.rise, 4)
-    ('better or alike', 0.0043)
+    >>> verdict.accepted, round(owed.rise, 4)
+    (True, 0.0043)
     """
     if before.shape != after.shape:
         raise ValueError(f"losses are not paired: {before.shape} before, {after.shape} after")

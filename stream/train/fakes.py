@@ -41,6 +41,18 @@ class Fakes:
     ----------
     wait_s
         After so long no cart and no purchase comes any more.
+
+    Examples
+    --------
+    >>> fakes, rng, none = Fakes(wait_s=600), np.random.default_rng(0), np.zeros(1000, np.uint8)
+    >>> for s in (0, 100, 200, 300, 600):  # a thousand items are shown: no click, and no purchase so far
+    ...     taught = fakes.thin(Lesson(none, none + 0b111), np.full(1000, 1000 * s), 1000 * s, rng).negative
+    ...     print((taught & 0b001 > 0).sum(), (taught & 0b100 > 0).sum())
+    1000 24
+    1000 416
+    1000 692
+    1000 823
+    1000 1000
     """
 
     def __init__(self, wait_s: float) -> None:
