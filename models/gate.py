@@ -41,7 +41,7 @@ class Harm(NamedTuple):
 
     def faded(self) -> Harm:
         """What of it counts for the next version; none, once later versions have made up for it."""
-        if self.rise <= 0:
+        if not self.rise > 0:
             return Harm()
         return Harm(MEMORY * self.rise, MEMORY**2 * self.variance, MEMORY * self.nats)
 
@@ -71,12 +71,12 @@ class Verdict(NamedTuple):
 def judge(before: Array, after: Array, labels: Array, owed: Harm | None = None) -> tuple[Verdict, Harm]:
     """Compare losses of the last good version and of a candidate on the same examples.
 
-    Rejected when any loss after is not finite, or when what it makes worse, and what is owed, is together
+    Rejected when any loss after is not finite, or when it is worse and, with what is owed, that is
 
     - more than 3 standard errors, s / sqrt(n), s being the standard deviation of the paired differences,
     - more than `TOLERANCE`, and more than may be `CHANCE`.
 
-    With fewer than two examples nothing speaks against.
+    Of fewer than two pairs of finite losses nothing else speaks against it.
 
     Parameters
     ----------

@@ -7,9 +7,10 @@ negatives as have had their sales, on average:
 
 sum over impressions of w F(age),  F(d): share of the sales that come within d
 
-w is 1 for what was clicked and little for what was not: only clicks are sold, and fewer are at first. Every
-sale is taught as ever. Of those that take longer than the stream is old nobody has seen one: the tail of F is
-taken to be exponential (Chapelle, KDD 2014), and to end with the wait.
+w is 1 for what was clicked and little for what was not: only clicks are sold, and fewer are at first. (Lists
+that are set aside later count, too.) Every sale is taught as ever. Of those that take longer than the stream
+is old nobody has seen one: the tail of F is taken to be exponential (Chapelle, KDD 2014), and to end with the
+wait.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ MEANS = np.geomspace(1e-3, 1 / 3, 60)
 
 BELIEF = 100
 """Delays to be heard of before the longest is believed no more."""
+
+FEW = 30.0
+"""Clicks as old as a delay or older: of fewer, one sale would weigh too much."""
 
 UNCLICKED = 0.02
 """What an impression without a click is worth, in clicks."""
@@ -80,16 +84,18 @@ class Fakes:
         rng
             Chooses which are left out.
         """
+        waited = (lesson.positive | lesson.negative) & CLICK > 0
+        if not waited.any():
+            return lesson
         if self._first < 0:
-            self._first = int(ts_ms.min())
+            self._first = int(ts_ms[waited].min())
         if now_ms - self._first >= self._wait:
             return lesson
-        waited, clicked = (lesson.positive | lesson.negative) & CLICK, lesson.positive & CLICK
-        worth = clicked + UNCLICKED * waited
+        worth = waited * np.where(lesson.positive & CLICK > 0, 1, UNCLICKED)
         self._worth += np.bincount(np.minimum(self._bins(ts_ms - self._first), BINS - 1), worth, BINS)
         total, negative = worth.sum(), lesson.negative.copy()
         for task, mature in enumerate(self.mature(now_ms)):
-            if total and CONVERSIONS >> task & 1:
+            if CONVERSIONS >> task & 1:
                 share = min(1.0, max(0.0, mature - self._taught[task]) / total)
                 self._taught[task] += share * total
                 too_early = rng.random(len(negative)) >= share
@@ -105,7 +111,7 @@ class Fakes:
         bins = 1 + min(BINS - 1, int(self._bins(now_ms - self._first)))
         age, span = (np.arange(bins) + 0.5) / BINS, bins / BINS
         worth = self._worth[:bins][::-1]
-        older = np.maximum(np.cumsum(worth[::-1])[::-1], 1e-9)
+        older = np.maximum(np.cumsum(worth[::-1])[::-1], FEW)
         prior = np.exp(-age / MEANS[-1])
         comes = self._late[:, :bins] / older + BELIEF * prior / (older @ prior)
         comes /= comes.sum(1, keepdims=True)
@@ -120,9 +126,12 @@ class Fakes:
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
-        return {"first": self._first, "worth": self._worth, "late": self._late, "taught": self._taught}
+        return {
+            "wait": self._wait, "first": self._first,
+            "worth": self._worth, "late": self._late, "taught": self._taught,
+        }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
-        self._first, self._worth = state["first"], state["worth"].copy()
+        """Go on from `state`, with the wait there."""
+        self._wait, self._first, self._worth = state["wait"], state["first"], state["worth"].copy()
         self._late, self._taught = state["late"].copy(), state["taught"].copy()

@@ -297,9 +297,9 @@ class Session:
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
         lesson, news = self.buffer.teach(numbers)
-        if self.settings.delayed in FAKE:
-            ts = np.repeat(self.buffer.column("broker_ts", numbers), np.diff(lists.start))
-            lesson = self.fakes.thin(lesson, ts, self.time.ms, self.rng)
+        ts = np.repeat(self.buffer.column("broker_ts", numbers), np.diff(lists.start))
+        thinned = self.fakes.thin(lesson, ts, self.time.ms, self.rng)  # in any case: settings may change
+        lesson = thinned if self.settings.delayed in FAKE else lesson
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
