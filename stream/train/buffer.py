@@ -247,6 +247,10 @@ class Buffer:
             **{name: self._lists[name].take(slot, 0) for name in USER_COLUMNS},
         )
 
+    def labels(self, numbers: Array) -> tuple[Array, Array]:
+        """Labels (bits, uint8 [N]) that lists have now, and how many items each has [B]."""
+        return self._items["labels"][self._items_of(numbers)], self._size[numbers % self.capacity]
+
     def guesses(self, numbers: Array) -> Guess:
         """What the model predicted when these lists arrived."""
         item = self._items_of(numbers)

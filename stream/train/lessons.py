@@ -5,7 +5,7 @@ naive  carts and purchases are taught with the clicks, when the wait for those i
 wait   they are taught once, when the list is mature: when they have had their time
 fnw,   with the clicks, each impression is taught as one without cart and purchase; each of these is taught
 fnc    once more as a positive when it is known. `models.losses` says how that gives the right probability;
-       at first, fewer are (`stream.train.fakes`)
+       at first, fewer are (`stream.train.delays`)
 ====== ==================================================================================================
 """
 

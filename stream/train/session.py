@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lesson, Lists
-from models.lately import LONG_MEMORY, MEMORY, faded
+from models.lately import CART, LONG_MEMORY, MEMORY, PURCHASE, faded
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -32,7 +32,7 @@ from stream.messages import encode_binary
 from stream.settings import Settings, shape_of
 from stream.train import measure
 from stream.train.buffer import AT_ONCE, Buffer, Guess
-from stream.train.fakes import Fakes
+from stream.train.delays import Delays
 from stream.train.join import Acts, Batch, Labels, Shown, decode, merge, select
 from stream.train.lessons import FAKE
 from stream.train.partitions import Partitions
@@ -65,7 +65,7 @@ NEWEST = "0"
 
 COUNT_S = 1.0
 
-CARTED, BOUGHT = (1 << TASKS.index(task) for task in ("cart", "purchase"))
+CARTED, BOUGHT = 1 << CART, 1 << PURCHASE
 
 
 class Session:
@@ -104,7 +104,7 @@ class Session:
         self.buffer = Buffer(self.shape, self.settings.buffer_lists, self.settings.delayed)
         self.shadows = Shadows(learner, LAGS, self.settings.shadows)
         self.alike = Partitions(partitions)
-        self.fakes = Fakes(self.settings.conversion_wait_s)
+        self.delays = Delays(self.settings.conversion_wait_s)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
         self._sold, self._expected_sold = np.zeros(2), np.zeros(2)
@@ -156,7 +156,7 @@ class Session:
             "buffer": self.buffer.state(),
             "shadows": self.shadows.state(),
             "alike": self.alike.state(),
-            "fakes": self.fakes.state(),
+            "delays": self.delays.state(),
             "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
             "passed": self._passed,
             "time": self.time.ms,
@@ -173,7 +173,7 @@ class Session:
         self.buffer.restore(state["buffer"])
         self.shadows.restore(state["shadows"])
         self.alike.load_state(state["alike"])
-        self.fakes.restore(state["fakes"])
+        self.delays.restore(state["delays"])
         for p, counts in state["counts"].items():
             self.counts.restore(p, counts)
         self._passed = dict(state["passed"])
@@ -260,7 +260,7 @@ class Session:
         for counter, rows in (("unjoined", number < 0), ("repeated", (number >= 0) & ~new)):
             measure.count_each(self.counts, counter, labels.partition[rows], labels.broker_ts[rows])
         late = labels.broker_ts[new] - self.buffer.column("broker_ts", number[new])
-        self.fakes.heard(labels.task[new], late)
+        self.delays.heard(labels.task[new], late)
         columns = number[new], labels.partition[new], labels.broker_ts[new]
         for n, p, ts in zip(*(column.tolist() for column in columns), strict=True):
             self._unlearned.setdefault(n, []).append((p, ts))
@@ -298,7 +298,7 @@ class Session:
             return
         lesson, news = self.buffer.teach(numbers)
         ts = np.repeat(self.buffer.column("broker_ts", numbers), np.diff(lists.start))
-        thinned = self.fakes.thin(lesson, ts, self.time.ms, self.rng)  # in any case: settings may change
+        thinned = self.delays.thin(lesson, ts, self.time.ms, self.rng)  # in any case: settings may change
         lesson = thinned if self.settings.delayed in FAKE else lesson
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
@@ -342,6 +342,8 @@ class Session:
         """Judge the lists whose time has come, and publish what was counted."""
         self._judge(self.settings.evaluate_after_s, self.buffer.judge, CLICK)
         self._judge(self.settings.conversion_wait_s, self._mature, CONVERSIONS)
+        if self.delays.young(self.time.ms):
+            self._foresee()
         self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
         self.shadows.forget(self.buffer.judged)
         gauges = {
@@ -360,15 +362,30 @@ class Session:
         ]
 
     def _mature(self, until: int) -> Array:
-        """`Buffer.mature`; which carts of these lists were bought is known now, but not to who is naive."""
+        """`Buffer.mature`; which carts of these lists were bought is known now."""
         numbers = self.buffer.mature(until)
-        if self.settings.delayed != "naive":
-            out = self.buffer.column("unseen", numbers) | self.buffer.column("aside", numbers)
-            labels = self.buffer.gather(numbers[~out]).labels
-            carts = labels[labels & CARTED > 0]
-            news = np.array([len(carts), (carts & BOUGHT > 0).sum()])
-            self._sold = faded(self._sold, news, LONG_MEMORY)
+        carts, bought = self._carts(numbers)
+        news = np.array([len(carts), bought.sum()])
+        self._sold = faded(self._sold, news, LONG_MEMORY)
         return numbers
+
+    def _foresee(self) -> None:
+        """While no list is mature: of how many carts it may be known whether they are bought, by age.
+
+        They count once more when their time is over.
+        """
+        carts, bought = self._carts(np.arange(self.buffer.tail, self.buffer.head))
+        shown = self.buffer.column("broker_ts", carts)
+        come = self.delays.come(shown, self.time.ms)[PURCHASE]
+        self._sold = np.array([come.sum(), bought.sum()])
+
+    def _carts(self, numbers: Array) -> tuple[Array, Array]:
+        """Of each cart on these lists, the list's number, and whether it was bought; not to who is naive."""
+        out = self.buffer.column("unseen", numbers) | self.buffer.column("aside", numbers)
+        numbers = numbers[:0] if self.settings.delayed == "naive" else numbers[~out]
+        labels, sizes = self.buffer.labels(numbers)
+        carted = labels & CARTED > 0
+        return np.repeat(numbers, sizes)[carted], labels[carted] & BOUGHT > 0
 
     def _judge(self, after_s: float, judge: Callable[[int], Array], tasks: int) -> None:
         """Judge `tasks` (bits) of the lists that arrived so long ago."""

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from models.batch import CLICK, CONVERSIONS, Array, Lesson
-from stream.train.fakes import Fakes
+from stream.train.delays import Delays
 
 WAIT_S, CLICK_WAIT_MS, STEP_MS, ITEMS = 600, 16_000, 2000, 200
 PURCHASE, CHANCE, BOUGHT = 2, 0.3, 0.5
+SHOWN = np.arange(0, 120_000, 1000)
 """The task; of the items, how many are clicked; of these, how many are bought."""
 
 
@@ -15,13 +16,13 @@ class Stream:
     """Items shown every other second; what is clicked may be bought, some time later."""
 
     def __init__(self, mean_s: float, growth: float = 0.0) -> None:
-        self.rng, self.fakes, self.mean_s, self.growth = (
+        self.rng, self.delays, self.mean_s, self.growth = (
             np.random.default_rng(0),
-            Fakes(WAIT_S),
+            Delays(WAIT_S),
             mean_s,
             growth,
         )
-        self.now = self.clicks = self.sold = 0
+        self.now, self.clicks, self.sold = CLICK_WAIT_MS, 0, 0
         self.sales = np.zeros((0, 2), np.int64)  # when shown, when bought
 
     def step(self) -> tuple[Lesson, Lesson]:
@@ -34,10 +35,10 @@ class Stream:
         self.sales = np.concatenate([self.sales, np.stack([bought, bought + delays], 1)])
         come = self.sales[self.sales[:, 1] <= self.now]
         self.sales = self.sales[self.sales[:, 1] > self.now]
-        self.fakes.heard(np.full(len(come), PURCHASE), come[:, 1] - come[:, 0])
+        self.delays.heard(np.full(len(come), PURCHASE), come[:, 1] - come[:, 0])
         self.sold += len(come)
         lesson = Lesson(clicked * np.uint8(CLICK), (~clicked * np.uint8(CLICK)) | np.uint8(CONVERSIONS))
-        taught = self.fakes.thin(lesson, np.full(len(clicked), shown), self.now, self.rng)
+        taught = self.delays.thin(lesson, np.full(len(clicked), shown), self.now, self.rng)
         self.clicks += int((clicked & (taught.negative >> PURCHASE & 1 > 0)).sum())
         return lesson, taught
 
@@ -67,9 +68,9 @@ def test_that_holds_from_the_first_minute_on_where_sales_take_less() -> None:
 def test_one_early_sale_does_not_outweigh_those_of_a_crowd() -> None:
     stream = Stream(60)
     first = Lesson(np.ones(1, np.uint8), np.full(1, 6, np.uint8))
-    stream.fakes.thin(first, np.zeros(1, np.int64), CLICK_WAIT_MS, stream.rng)  # before the shop opens
+    stream.delays.thin(first, np.zeros(1, np.int64), CLICK_WAIT_MS, stream.rng)  # before the shop opens
     stream.now = 300_000
-    stream.fakes.heard(np.array([PURCHASE]), np.array([stream.now]))
+    stream.delays.heard(np.array([PURCHASE]), np.array([stream.now]))
     assert stream.live(250)[60:] == pytest.approx(1, abs=0.2)
 
 
@@ -81,7 +82,7 @@ def test_before_anything_is_known_little_is_taught_as_not_bought() -> None:
 def test_what_nobody_saw_does_not_make_the_stream_old() -> None:
     stream, nothing = Stream(1e6), np.zeros(3, np.uint8)
     lesson = Lesson(nothing + np.uint8(1 << PURCHASE), nothing)
-    assert stream.fakes.thin(lesson, np.zeros(3, np.int64), 10, stream.rng) is lesson
+    assert stream.delays.thin(lesson, np.zeros(3, np.int64), 10, stream.rng) is lesson
     stream.now = 1000 * WAIT_S
     assert 0 < max(negatives(stream.step()[1]) for _ in range(3)) < ITEMS // 5
 
@@ -105,22 +106,22 @@ def test_only_negatives_of_carts_and_purchases_are_left_out() -> None:
 def test_acts_that_come_later_than_the_wait_are_not_thought_of() -> None:
     stream, late = Stream(60), np.array([1000 * WAIT_S])
     stream.live(120)
-    before = stream.fakes.mature(stream.now)
-    stream.fakes.heard(np.array([PURCHASE]), late)
-    assert (stream.fakes.mature(stream.now) == before).all()
-    stream.fakes.heard(np.array([PURCHASE]), late - 1000 * WAIT_S)
-    assert (stream.fakes.mature(stream.now) != before).any()
+    before = stream.delays.come(SHOWN, stream.now)
+    stream.delays.heard(np.array([PURCHASE]), late)
+    assert (stream.delays.come(SHOWN, stream.now) == before).all()
+    stream.delays.heard(np.array([PURCHASE]), late - 1000 * WAIT_S)
+    assert (stream.delays.come(SHOWN, stream.now) != before).any()
 
 
 def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> None:
-    stream, other = Stream(120), Fakes(2 * WAIT_S)  # the setting has changed meanwhile
+    stream, other = Stream(120), Delays(2 * WAIT_S)  # the setting has changed meanwhile
     stream.live(90)
-    other.restore(stream.fakes.state())
-    assert (other.mature(stream.now + 1000) == stream.fakes.mature(stream.now + 1000)).all()
+    other.restore(stream.delays.state())
+    assert (other.come(SHOWN, stream.now) == stream.delays.come(SHOWN, stream.now)).all()
     lesson = Lesson(np.zeros(ITEMS, np.uint8), np.full(ITEMS, 7, np.uint8))
     shown, later = np.full(ITEMS, stream.now), stream.now + STEP_MS
     once, again = (
-        each.thin(lesson, shown, later, np.random.default_rng(1)) for each in (stream.fakes, other)
+        each.thin(lesson, shown, later, np.random.default_rng(1)) for each in (stream.delays, other)
     )
     assert (once.negative == again.negative).all()
 

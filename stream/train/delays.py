@@ -1,16 +1,16 @@
-"""How many impressions teach fake negatives while the stream is young.
+"""How long after their lists carts and purchases come, as far as that can be known while the stream is young.
 
-What makes up for fake negatives (`models.losses`) are the sales of lists shown before. When the first lists
-have just been shown none of theirs has come, and sales would be predicted too low for several times as long
-as they take. So until the stream is as old as the wait for them, only as many impressions are taught as
-negatives as have had their sales, on average:
+When the first lists have just been shown none of their sales has come. Whoever takes that for an answer
+predicts too few for several times as long as sales take. So until the stream is as old as the wait for them
 
-sum over impressions of w F(age),  F(d): share of the sales that come within d
+- fewer impressions teach fake negatives, which the sales of lists shown before make up for
+  (`models.losses`): as many as have had their sales, on average, sum over impressions of w F(age). F(d) is
+  the share of the sales that come within d; w is 1 for what was clicked and little for what was not: only
+  clicks are sold, and fewer are at first. (Lists set aside later count, too.) Every sale is taught as ever;
+- of the carts on lists of an age, F(age) have been sold, or never will be (`models.lately`).
 
-w is 1 for what was clicked and little for what was not: only clicks are sold, and fewer are at first. (Lists
-that are set aside later count, too.) Every sale is taught as ever. Of those that take longer than the stream
-is old nobody has seen one: the tail of F is taken to be exponential (Chapelle, KDD 2014), and to end with the
-wait.
+Of sales that take longer than the stream is old nobody has seen one: the tail of F is taken to be exponential
+(Chapelle, KDD 2014), and to end with the wait.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNCLICKED = 0.02
 """What an impression without a click is worth, in clicks."""
 
 
-class Fakes:
+class Delays:
     """Impressions, and delays of what came of them, in the first `wait_s` of a stream.
 
     Parameters
@@ -48,14 +48,14 @@ class Fakes:
 
     Examples
     --------
-    >>> fakes, rng, none = Fakes(wait_s=600), np.random.default_rng(0), np.zeros(1000, np.uint8)
+    >>> delays, rng, none = Delays(wait_s=600), np.random.default_rng(0), np.zeros(1000, np.uint8)
     >>> for s in (0, 100, 200, 300, 600):  # a thousand items are shown: no click, and no purchase so far
-    ...     taught = fakes.thin(Lesson(none, none + 0b111), np.full(1000, 1000 * s), 1000 * s, rng).negative
+    ...     taught = delays.thin(Lesson(none, none + 0b111), np.full(1000, 1000 * s), 1000 * s, rng).negative
     ...     print((taught & 0b001 > 0).sum(), (taught & 0b100 > 0).sum())
     1000 24
     1000 416
-    1000 692
-    1000 823
+    1000 657
+    1000 819
     1000 1000
     """
 
@@ -89,12 +89,13 @@ class Fakes:
             return lesson
         if self._first < 0:
             self._first = int(ts_ms[waited].min())
-        if now_ms - self._first >= self._wait:
+        if not self.young(now_ms):
             return lesson
         worth = waited * np.where(lesson.positive & CLICK > 0, 1, UNCLICKED)
         self._worth += np.bincount(np.minimum(self._bins(ts_ms - self._first), BINS - 1), worth, BINS)
         total, negative = worth.sum(), lesson.negative.copy()
-        for task, mature in enumerate(self.mature(now_ms)):
+        middles = self._first + (np.arange(BINS) + 0.5) * self._wait / BINS
+        for task, mature in enumerate(self.come(middles, now_ms) @ self._worth):
             if CONVERSIONS >> task & 1:
                 share = min(1.0, max(0.0, mature - self._taught[task]) / total)
                 self._taught[task] += share * total
@@ -102,23 +103,27 @@ class Fakes:
                 negative &= ~(too_early.astype(np.uint8) << task)
         return lesson._replace(negative=negative)
 
-    def mature(self, now_ms: int) -> Array:
-        """What impressions are worth that have had all that comes of them, on average [T].
+    def young(self, now_ms: int) -> bool:
+        """Whether lists have been seen, but none whose wait is over."""
+        return self._first >= 0 and now_ms - self._first < self._wait
+
+    def come(self, ts_ms: Array, now_ms: int) -> Array:
+        """Share of what comes of lists shown at `ts_ms` [n] that has come, in a `young` stream [T, n].
 
         Where n_d acts came after d, and impressions worth w_d are as old or older, n_d / w_d come after d of
         each (Lagakos et al., Biometrika 1988). To that come a prior, and the tail.
         """
-        bins = 1 + min(BINS - 1, int(self._bins(now_ms - self._first)))
+        bins = 1 + int(self._bins(now_ms - self._first))
         age, span = (np.arange(bins) + 0.5) / BINS, bins / BINS
-        worth = self._worth[:bins][::-1]
-        older = np.maximum(np.cumsum(worth[::-1])[::-1], FEW)
+        older = np.maximum(np.cumsum(self._worth[:bins])[::-1], FEW)
         prior = np.exp(-age / MEANS[-1])
         comes = self._late[:, :bins] / older + BELIEF * prior / (older @ prior)
         comes /= comes.sum(1, keepdims=True)
         mean = np.interp(comes @ age, MEANS - span / np.expm1(np.minimum(span / MEANS, 700)), MEANS)
         known = np.expm1(-span / mean) / np.expm1(-1 / mean)
-        mature: Array = known * ((np.cumsum(comes, 1) - comes / 2) @ worth)
-        return mature
+        by_age = known[:, None] * (np.cumsum(comes, 1) - comes / 2)
+        share: Array = by_age[:, np.minimum(self._bins(now_ms - ts_ms), bins - 1)]
+        return share
 
     def _bins(self, ms: Array | int) -> Array:
         bins: Array = np.maximum(np.asarray(ms) * BINS / self._wait, 0).astype(np.int64)
