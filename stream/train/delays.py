@@ -34,6 +34,9 @@ BELIEF = 100
 FEW = 30.0
 """Clicks as old as a delay or older: of fewer, one sale would weigh too much."""
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, modulo 1, are spread evenly wherever one begins (Weyl)."""
+
 UNCLICKED = 0.02
 """What an impression without a click is worth, in clicks."""
 
@@ -48,14 +51,15 @@ class Delays:
 
     Examples
     --------
-    >>> delays, rng, none = Delays(wait_s=600), np.random.default_rng(0), np.zeros(1000, np.uint8)
+    >>> delays, number, none = Delays(wait_s=600), np.arange(1000), np.zeros(1000, np.uint8)
     >>> for s in (0, 100, 200, 300, 600):  # a thousand items are shown: no click, and no purchase so far
-    ...     taught = delays.thin(Lesson(none, none + 0b111), np.full(1000, 1000 * s), 1000 * s, rng).negative
+    ...     lesson, shown = Lesson(none, none + 0b111), np.full(1000, 1000 * s)
+    ...     taught = delays.thin(lesson, number, shown, 1000 * s).negative
     ...     print((taught & 0b001 > 0).sum(), (taught & 0b100 > 0).sum())
-    1000 24
-    1000 416
-    1000 657
-    1000 819
+    1000 16
+    1000 410
+    1000 656
+    1000 826
     1000 1000
     """
 
@@ -70,19 +74,17 @@ class Delays:
         bins = self._bins(delays_ms)
         np.add.at(self._late, (tasks[bins < BINS], bins[bins < BINS]), 1)
 
-    def thin(self, lesson: Lesson, ts_ms: Array, now_ms: int, rng: np.random.Generator) -> Lesson:
+    def thin(self, lesson: Lesson, number: Array, ts_ms: Array, now_ms: int) -> Lesson:
         """Without those of its negatives of carts and purchases for which it is too early.
 
         Parameters
         ----------
         lesson
             As the lists teach it; it stays as it is.
-        ts_ms : int64 [N]
-            When the items were shown.
+        number, ts_ms : int64 [N]
+            Of each item's list: its number, and when it was shown. Lists are left out evenly, by number.
         now_ms
             Stream time.
-        rng
-            Chooses which are left out.
         """
         waited = (lesson.positive | lesson.negative) & CLICK > 0
         if not waited.any():
@@ -94,13 +96,13 @@ class Delays:
         worth = waited * np.where(lesson.positive & CLICK > 0, 1, UNCLICKED)
         self._worth += np.bincount(np.minimum(self._bins(ts_ms - self._first), BINS - 1), worth, BINS)
         total, negative = worth.sum(), lesson.negative.copy()
+        order = number * GOLDEN % 1
         middles = self._first + (np.arange(BINS) + 0.5) * self._wait / BINS
         for task, mature in enumerate(self.come(middles, now_ms) @ self._worth):
             if CONVERSIONS >> task & 1:
                 share = min(1.0, max(0.0, mature - self._taught[task]) / total)
                 self._taught[task] += share * total
-                too_early = rng.random(len(negative)) >= share
-                negative &= ~(too_early.astype(np.uint8) << task)
+                negative &= ~((order >= share).astype(np.uint8) << task)
         return lesson._replace(negative=negative)
 
     def young(self, now_ms: int) -> bool:

@@ -297,9 +297,10 @@ class Session:
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
         lesson, news = self.buffer.teach(numbers)
-        ts = np.repeat(self.buffer.column("broker_ts", numbers), np.diff(lists.start))
-        thinned = self.delays.thin(lesson, ts, self.time.ms, self.rng)  # in any case: settings may change
-        lesson = thinned if self.settings.delayed in FAKE else lesson
+        shown, sizes = self.buffer.column("broker_ts", numbers), np.diff(lists.start)
+        thinned = self.delays.thin(lesson, np.repeat(numbers, sizes), np.repeat(shown, sizes), self.time.ms)
+        if self.settings.delayed in FAKE:  # with other settings it is counted all the same: they may change
+            lesson = thinned
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):

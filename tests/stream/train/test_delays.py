@@ -8,7 +8,7 @@ from stream.train.delays import Delays
 
 WAIT_S, CLICK_WAIT_MS, STEP_MS, ITEMS = 600, 16_000, 2000, 200
 PURCHASE, CHANCE, BOUGHT = 2, 0.3, 0.5
-SHOWN = np.arange(0, 120_000, 1000)
+SHOWN, NONE = np.arange(0, 120_000, 1000), np.zeros(3, np.int64)
 """The task; of the items, how many are clicked; of these, how many are bought."""
 
 
@@ -22,7 +22,7 @@ class Stream:
             mean_s,
             growth,
         )
-        self.now, self.clicks, self.sold = CLICK_WAIT_MS, 0, 0
+        self.now, self.items, self.clicks, self.sold = CLICK_WAIT_MS, 0, 0, 0
         self.sales = np.zeros((0, 2), np.int64)  # when shown, when bought
 
     def step(self) -> tuple[Lesson, Lesson]:
@@ -38,7 +38,9 @@ class Stream:
         self.delays.heard(np.full(len(come), PURCHASE), come[:, 1] - come[:, 0])
         self.sold += len(come)
         lesson = Lesson(clicked * np.uint8(CLICK), (~clicked * np.uint8(CLICK)) | np.uint8(CONVERSIONS))
-        taught = self.delays.thin(lesson, np.full(len(clicked), shown), self.now, self.rng)
+        number = self.items + np.arange(len(clicked))
+        self.items += len(clicked)
+        taught = self.delays.thin(lesson, number, np.full(len(clicked), shown), self.now)
         self.clicks += int((clicked & (taught.negative >> PURCHASE & 1 > 0)).sum())
         return lesson, taught
 
@@ -68,7 +70,7 @@ def test_that_holds_from_the_first_minute_on_where_sales_take_less() -> None:
 def test_one_early_sale_does_not_outweigh_those_of_a_crowd() -> None:
     stream = Stream(60)
     first = Lesson(np.ones(1, np.uint8), np.full(1, 6, np.uint8))
-    stream.delays.thin(first, np.zeros(1, np.int64), CLICK_WAIT_MS, stream.rng)  # before the shop opens
+    stream.delays.thin(first, NONE[:1], NONE[:1], CLICK_WAIT_MS)  # before the shop opens
     stream.now = 300_000
     stream.delays.heard(np.array([PURCHASE]), np.array([stream.now]))
     assert stream.live(250)[60:] == pytest.approx(1, abs=0.2)
@@ -82,7 +84,7 @@ def test_before_anything_is_known_little_is_taught_as_not_bought() -> None:
 def test_what_nobody_saw_does_not_make_the_stream_old() -> None:
     stream, nothing = Stream(1e6), np.zeros(3, np.uint8)
     lesson = Lesson(nothing + np.uint8(1 << PURCHASE), nothing)
-    assert stream.delays.thin(lesson, np.zeros(3, np.int64), 10, stream.rng) is lesson
+    assert stream.delays.thin(lesson, NONE, NONE, 10) is lesson
     stream.now = 1000 * WAIT_S
     assert 0 < max(negatives(stream.step()[1]) for _ in range(3)) < ITEMS // 5
 
@@ -120,9 +122,7 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> None:
     assert (other.come(SHOWN, stream.now) == stream.delays.come(SHOWN, stream.now)).all()
     lesson = Lesson(np.zeros(ITEMS, np.uint8), np.full(ITEMS, 7, np.uint8))
     shown, later = np.full(ITEMS, stream.now), stream.now + STEP_MS
-    once, again = (
-        each.thin(lesson, shown, later, np.random.default_rng(1)) for each in (stream.delays, other)
-    )
+    once, again = (each.thin(lesson, np.arange(ITEMS), shown, later) for each in (stream.delays, other))
     assert (once.negative == again.negative).all()
 
 
