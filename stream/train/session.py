@@ -65,6 +65,9 @@ NEWEST = "0"
 
 COUNT_S = 1.0
 
+FORESEE = 0.01
+"""While no list is mature, all are looked at so often: in waits for carts and purchases."""
+
 CARTED, BOUGHT = 1 << CART, 1 << PURCHASE
 
 
@@ -114,7 +117,7 @@ class Session:
         self._unlearned: dict[int, list[Label]] = {}
         self._label_ts = self._sent_ms = 0
         self._replays = REPLAYS
-        self._next_publish = self._next_count = 0.0
+        self._next_publish = self._next_count = self._next_foresee = 0.0
         self._behind_since = np.inf
         if state is not None:
             self._restore(state)
@@ -160,7 +163,7 @@ class Session:
             "counts": {p: self.counts.state(p) for p in self.counts.partitions()},
             "passed": self._passed,
             "time": self.time.ms,
-            "next": [self._next_publish, self._next_count, self._behind_since],
+            "next": [self._next_publish, self._next_count, self._next_foresee, self._behind_since],
             "label_ts": self._label_ts,
             "sold": [self._sold, self._expected_sold],
             "replays": self._replays,
@@ -178,7 +181,7 @@ class Session:
             self.counts.restore(p, counts)
         self._passed = dict(state["passed"])
         self.time = StreamTime(state["time"])
-        self._next_publish, self._next_count, self._behind_since = state["next"]
+        self._next_publish, self._next_count, self._next_foresee, self._behind_since = state["next"]
         self._label_ts, self._replays = state["label_ts"], state["replays"]
         self._sold, self._expected_sold = state["sold"]
         for n, p, ts in state["labels"].tolist():
@@ -343,7 +346,8 @@ class Session:
         """Judge the lists whose time has come, and publish what was counted."""
         self._judge(self.settings.evaluate_after_s, self.buffer.judge, CLICK)
         self._judge(self.settings.conversion_wait_s, self._mature, CONVERSIONS)
-        if self.delays.young(self.time.ms):
+        if self.delays.young(self.time.ms) and self.time.ms >= self._next_foresee:
+            self._next_foresee = self.time.ms + int(1000 * FORESEE * self.settings.conversion_wait_s)
             self._foresee()
         self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
         self.shadows.forget(self.buffer.judged)
