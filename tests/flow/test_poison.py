@@ -149,9 +149,13 @@ def test_steps_a_hundred_times_too_large(
     assert len(taken) > steps
     assert_it_holds(run, usual)
     assert run.decisions()["rejected"] - before >= rejected
+    limit = BAD * run.usual(WARM_S - 10, WARM_S)
+    bad = [accepted for loss, accepted in shown if loss > limit]
+    # some spoil a version (others do it good): one may look well on the gate's lists, but does not stay
+    assert not (bad and rejected and all(bad))
     if rejected:
         worst, accepted = max(shown)
-        assert worst > 1.1 * run.usual(WARM_S - 10, WARM_S)  # steps spoil a version; not each of them does
+        assert worst > 1.1 * run.usual(WARM_S - 10, WARM_S)
         assert not accepted
 
 

@@ -268,13 +268,9 @@ def test_the_past_is_replayed_so_often_a_second_and_not_at_all_by_who_is_behind(
 ) -> None:
     diary = Diary(shape_of(settings), device="cpu", graphs=graphs)
     diary.steps = []
-    roomy = msgspec.structs.replace(settings.train, buffer_lists=10_000)
-    stage = Stage(msgspec.structs.replace(settings, train=roomy), lambda _: diary)
+    stage = Stage(settings, lambda _: diary)
     size = settings.train.lists_per_batch
-    stage.turns(int(settings.train.click_wait_s / STEP_S), per_turn=3 * size)
-    assert not any(past for _, past in diary.steps)  # there is none yet
-    diary.steps.clear()
-    stage.turns(20, per_turn=3 * size)
+    stage.turns(20, per_turn=6 * size)
     assert REPLAYS <= sum(past for _, past in diary.steps) <= 3 * REPLAYS
     assert max(lists for lists, _ in diary.steps) == size
     diary.steps.clear()
@@ -312,13 +308,13 @@ def test_settings_choose_the_policy(policy: str, settings: Settings) -> None:
 def test_the_past_is_not_replayed_where_only_rows_learn(
     settings: Settings, graphs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.policy.WARM", 80)
+    monkeypatch.setattr("models.policy.WARM", 60)
     diary = Diary(shape_of(settings), device="cpu", policy="sparse", graphs=graphs)
     diary.steps = []
     stage = Stage(settings, lambda _: diary)
     stage.turns(60, per_turn=32)
     assert diary.trainer.rests
-    assert sum(past for _, past in diary.steps[:80]) > 30
+    assert sum(past for _, past in diary.steps[:60]) > 30
     diary.steps.clear()
     stage.turns(20, per_turn=32)
     assert len(diary.steps) > 10
