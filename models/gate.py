@@ -42,8 +42,12 @@ class Harm(NamedTuple):
     def faded(self) -> Harm:
         """What of it counts for the next version; none, once later versions have made up for it."""
         if not self.rise > 0:
-            return Harm()
+            return NOTHING
         return Harm(MEMORY * self.rise, MEMORY**2 * self.variance, MEMORY * self.nats)
+
+
+NOTHING = Harm()
+"""What is owed at first."""
 
 
 class Verdict(NamedTuple):
@@ -68,7 +72,7 @@ class Verdict(NamedTuple):
     error: float
 
 
-def judge(before: Array, after: Array, labels: Array, owed: Harm | None = None) -> tuple[Verdict, Harm]:
+def judge(before: Array, after: Array, labels: Array, owed: Harm = NOTHING) -> tuple[Verdict, Harm]:
     """Compare losses of the last good version and of a candidate on the same examples.
 
     Rejected when any loss after is not finite, or when it is worse and, with what is owed, that is
@@ -107,7 +111,6 @@ def judge(before: Array, after: Array, labels: Array, owed: Harm | None = None) 
     """
     if before.shape != after.shape:
         raise ValueError(f"losses are not paired: {before.shape} before, {after.shape} after")
-    owed = owed or Harm()
     if not len(before):
         return Verdict(True, "better or alike", 0.0, 0.0, 0.0), owed
     means = float(before.mean()), float(after.mean())

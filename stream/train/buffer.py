@@ -201,8 +201,8 @@ class Buffer:
 
     def review(self, numbers: Array) -> Lesson:
         """What lists teach that are learned from again, of what is known of them."""
-        slot, labels = numbers % self.capacity, self._items["labels"][self._items_of(numbers)]
-        settled = np.repeat(self._lists["settled"][slot] & self.known(numbers), self._size[slot])
+        labels, size = self.labels(numbers)
+        settled = np.repeat(self.column("settled", numbers) & self.known(numbers), size)
         return lesson(self._delayed, labels, labels & settled, settled)
 
     def replay(self, count: int, rng: np.random.Generator) -> Array:

@@ -91,7 +91,7 @@ class Delays:
             return lesson
         if self._first < 0:
             self._first = int(ts_ms[waited].min())
-        if not self.young(now_ms):
+        if self.over(now_ms):
             return lesson
         worth = waited * np.where(lesson.positive & CLICK > 0, 1, UNCLICKED)
         self._worth += np.bincount(np.minimum(self._bins(ts_ms - self._first), BINS - 1), worth, BINS)
@@ -105,9 +105,13 @@ class Delays:
                 negative &= ~((order >= share).astype(np.uint8) << task)
         return lesson._replace(negative=negative)
 
+    def over(self, now_ms: int) -> bool:
+        """Whether there are lists whose wait is over: then nothing here is of use any more."""
+        return self._first >= 0 and now_ms - self._first >= self._wait
+
     def young(self, now_ms: int) -> bool:
         """Whether lists have been seen, but none whose wait is over."""
-        return self._first >= 0 and now_ms - self._first < self._wait
+        return self._first >= 0 and not self.over(now_ms)
 
     def come(self, ts_ms: Array, now_ms: int) -> Array:
         """Share of what comes of lists shown at `ts_ms` [n] that has come, in a `young` stream [T, n].

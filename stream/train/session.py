@@ -262,8 +262,9 @@ class Session:
         number, new = self.buffer.label(labels)
         for counter, rows in (("unjoined", number < 0), ("repeated", (number >= 0) & ~new)):
             measure.count_each(self.counts, counter, labels.partition[rows], labels.broker_ts[rows])
-        late = labels.broker_ts[new] - self.buffer.column("broker_ts", number[new])
-        self.delays.heard(labels.task[new], late)
+        if not self.delays.over(self.time.ms):
+            late = labels.broker_ts[new] - self.buffer.column("broker_ts", number[new])
+            self.delays.heard(labels.task[new], late)
         columns = number[new], labels.partition[new], labels.broker_ts[new]
         for n, p, ts in zip(*(column.tolist() for column in columns), strict=True):
             self._unlearned.setdefault(n, []).append((p, ts))
@@ -301,10 +302,8 @@ class Session:
         if not len(numbers):  # they waited so long that newer lists took their place, or are set aside
             return
         lesson, news = self.buffer.teach(numbers)
-        shown, sizes = self.buffer.column("broker_ts", numbers), np.diff(lists.start)
-        thinned = self.delays.thin(lesson, np.repeat(numbers, sizes), np.repeat(shown, sizes), self.time.ms)
-        if self.settings.delayed in FAKE:  # with other settings it is counted all the same: they may change
-            lesson = thinned
+        if not self.delays.over(self.time.ms):
+            lesson = self._thin(lesson, numbers, np.diff(lists.start))
         loss = self.learner.learn(lists, lesson=lesson)
         labels = [label for n in numbers.tolist() for label in self._unlearned.pop(n, [])]
         if np.isfinite(loss):
@@ -315,6 +314,12 @@ class Session:
             self.publisher.learned(numbers, through, labels)
         else:
             self.publisher.set_aside(numbers, {"reason": "loss not finite"})
+
+    def _thin(self, lesson: Lesson, numbers: Array, sizes: Array) -> Lesson:
+        """`Delays.thin`, which counts in any case: settings may change."""
+        shown = self.buffer.column("broker_ts", numbers)
+        thinned = self.delays.thin(lesson, np.repeat(numbers, sizes), np.repeat(shown, sizes), self.time.ms)
+        return thinned if self.settings.delayed in FAKE else lesson
 
     def _follow(self, numbers: Array, lists: Lists, lesson: Lesson, news: Array) -> None:
         """Let the levels follow what has come, and what was expected of lists whose wait for clicks ends now.

@@ -14,7 +14,7 @@ import numpy as np
 
 from models import gate
 from models.batch import Array, Lists
-from models.gate import Harm, Verdict
+from models.gate import NOTHING, Verdict
 from models.learner import Learner
 from models.quality import list_losses, order_losses
 from models.served import Served
@@ -60,7 +60,7 @@ class Gate:
         self._learner, self._buffer, self._rng = learner, buffer, rng
         self._since = self._objections = 0
         self._refused = np.zeros(0, np.int64)
-        self._owed = Harm()
+        self._owed = NOTHING
         self.keep()
 
     def keep(self) -> None:
@@ -83,13 +83,13 @@ class Gate:
         labels = np.where(self._unseen, 1, np.diff(self._lists.start))
         judged = [
             gate.judge(self._before[part], after[part], labels[part], owed)
-            for part, owed in zip(self._parts, (None, None, self._owed), strict=True)
+            for part, owed in zip(self._parts, (NOTHING, NOTHING, self._owed), strict=True)
         ]
         verdicts, owed = [verdict for verdict, _ in judged], judged[-1][1]
         verdict = next((verdict for verdict in verdicts if not verdict.accepted), verdicts[0])
         self._objections = 0 if verdict.accepted else self._objections + 1
         if self._objections > PATIENCE and self._knows_better(after, learned):
-            self._objections, self._since, owed = 0, self._buffer.head, Harm()
+            self._objections, self._since, owed = 0, self._buffer.head, NOTHING
             verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
         if verdict.accepted:
             self._owed = owed.faded()

@@ -36,6 +36,7 @@ def test_worse_within_the_noise_passes() -> None:
 
 def test_pairing_sees_a_small_steady_harm() -> None:
     # far below the spread of the losses themselves
+    assert verdict_on(BEFORE, BEFORE + 0.01).reason == "worse"
     assert not verdict_on(BEFORE, BEFORE + 0.03).accepted
 
 

@@ -8,20 +8,16 @@ from stream.train.delays import Delays
 
 WAIT_S, CLICK_WAIT_MS, STEP_MS, ITEMS = 600, 16_000, 2000, 200
 PURCHASE, CHANCE, BOUGHT = 2, 0.3, 0.5
-SHOWN, NONE = np.arange(0, 120_000, 1000), np.zeros(3, np.int64)
 """The task; of the items, how many are clicked; of these, how many are bought."""
+SHOWN, NONE = np.arange(0, 120_000, 1000), np.zeros(3, np.int64)
 
 
 class Stream:
     """Items shown every other second; what is clicked may be bought, some time later."""
 
     def __init__(self, mean_s: float, growth: float = 0.0) -> None:
-        self.rng, self.delays, self.mean_s, self.growth = (
-            np.random.default_rng(0),
-            Delays(WAIT_S),
-            mean_s,
-            growth,
-        )
+        self.rng, self.delays = np.random.default_rng(0), Delays(WAIT_S)
+        self.mean_s, self.growth = mean_s, growth
         self.now, self.items, self.clicks, self.sold = CLICK_WAIT_MS, 0, 0, 0
         self.sales = np.zeros((0, 2), np.int64)  # when shown, when bought
 
