@@ -22,6 +22,9 @@ MEMORY = 200.0
 LONG_MEMORY = 2000.0
 """Carts that the share of those bought is taken from, about."""
 
+CREDIT = 60.0
+"""Carts for which the share that is predicted to be bought is believed."""
+
 MOST = 1 - 1e-6
 """Largest probability: its odds are finite."""
 
@@ -39,7 +42,7 @@ def follow(
     made up for since then is not made up for again. Purchases have the level of carts; where fewer carts than
     purchases are predicted, only as much of it as there are carts to explain them. To that comes
 
-    log (MEMORY share + bought) / ((MEMORY + carts) share),  share: of carts, predicted to be bought
+    log (CREDIT share + bought) / ((CREDIT + carts) share),  share: of carts, predicted to be bought
 
     Parameters
     ----------
@@ -71,7 +74,7 @@ def follow(
     after[PURCHASE] = after[CART] * (1.0 if carts >= purchases else carts / purchases)
     if expected_sold.all():
         share = expected_sold[1] / expected_sold[0]
-        after[PURCHASE] += np.log((MEMORY * share + sold[1]) / ((MEMORY + sold[0]) * share))
+        after[PURCHASE] += np.log((CREDIT * share + sold[1]) / ((CREDIT + sold[0]) * share))
     return after
 
 

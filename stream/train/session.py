@@ -383,12 +383,12 @@ class Session:
     def _foresee(self) -> None:
         """While no list is mature: of how many carts it may be known whether they are bought, by age.
 
-        They count once more when their time is over.
+        They are no fewer than those that were bought. They count once more when their time is over.
         """
         carts, bought = self._carts(np.arange(self.buffer.tail, self.buffer.head))
         shown = self.buffer.column("broker_ts", carts)
-        come = self.delays.come(shown, self.time.ms)[PURCHASE]
-        self._sold = np.array([come.sum(), bought.sum()])
+        come = self.delays.come(shown, self.time.ms)[PURCHASE].sum()
+        self._sold = np.array([max(come, bought.sum()), bought.sum()])
 
     def _carts(self, numbers: Array) -> tuple[Array, Array]:
         """Of each cart on these lists, the list's number, and whether it was bought; not to who is naive."""

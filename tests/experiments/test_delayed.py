@@ -21,9 +21,7 @@ CLICKS, PURCHASES = TASKS.index("click"), TASKS.index("purchase")
 def test_late_purchases_are_predicted(delayed: str, seed: int, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     seen = run(delayed, 30, tmp_path, seed).ratio
-    assert np.abs(seen[:, 1:] - 1).max() < 0.05, seen
-    if delayed != "wait":  # that has learned of no purchase in the first ten minutes
-        assert abs(seen[PURCHASES, 0] - 1) < 0.1, seen
+    assert np.abs(seen - 1).max() < 0.05, seen
 
 
 @pytest.mark.slow
