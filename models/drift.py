@@ -27,7 +27,8 @@ MEMORY = 1000
 class Level:
     """Says when a figure leaves its level, upwards or downwards; the new level is then learned anew.
 
-    With z the figure's distance from the level in standard deviations (Page, Biometrika 1954)::
+    With z the figure's distance from the level in standard deviations (Page, Biometrika 1954), which are
+    the smaller the more a figure is the mean of::
 
         up <- max(0, up + z - ALLOWED),   down <- max(0, down - z - ALLOWED),   a change at LIMIT
 
@@ -47,12 +48,12 @@ class Level:
 
     def __init__(self) -> None:
         self.sudden = False
-        self._count = self._mean = self._variance = self._up = self._down = self._rising = 0.0
+        self._count = self._size = self._mean = self._variance = self._up = self._down = self._rising = 0.0
 
-    def add(self, figure: float) -> int:
-        """Take a figure in: 1 when it is clear that they have risen, -1 when they have fallen, else 0."""
+    def add(self, figure: float, size: float = 1.0) -> int:
+        """Take in a figure, the mean of `size`: 1 when it is clear that they have risen, -1 fallen, else 0."""
         if self._count >= KNOWN:
-            z = (figure - self._mean) / math.sqrt(self._variance + 1e-12)
+            z = (figure - self._mean) / math.sqrt(self._variance / size + 1e-12)
             self._up = max(0.0, self._up + z - ALLOWED)
             self._down = max(0.0, self._down - z - ALLOWED)
             self._rising = self._rising + 1 if self._up else 0.0
@@ -61,19 +62,22 @@ class Level:
                 self.sudden = self._rising <= SUDDEN
                 self._forget()
                 return change
+        self._size = min(1.0, MEMORY / (self._count + 1)) * self._size + size
         self._count = min(self._count + 1, MEMORY)
         off = figure - self._mean
-        self._mean += off / self._count
-        self._variance += (off * (figure - self._mean) - self._variance) / self._count
+        self._mean += off * size / self._size
+        self._variance += (size * off * (figure - self._mean) - self._variance) / self._count
         return 0
 
     def state(self) -> Array:
-        """Everything `load_state` needs, float64 [6]."""
-        return np.array([self._count, self._mean, self._variance, self._up, self._down, self._rising])
+        """Everything `load_state` needs, float64 [7]."""
+        level = self._count, self._size, self._mean, self._variance
+        return np.array([*level, self._up, self._down, self._rising])
 
     def load_state(self, state: Array) -> None:
         """Go on from `state`."""
-        self._count, self._mean, self._variance, self._up, self._down, self._rising = state.tolist()
+        self._count, self._size, self._mean, self._variance, *rising = state.tolist()
+        self._up, self._down, self._rising = rising
 
     def _forget(self) -> None:
-        self._count = self._mean = self._variance = self._up = self._down = self._rising = 0.0
+        self._count = self._size = self._mean = self._variance = self._up = self._down = self._rising = 0.0

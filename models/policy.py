@@ -96,13 +96,13 @@ class Policy:
             return "full"
         return "sparse" if self.name == "dynamic" else self.name
 
-    def saw(self, order: float, probability: float) -> None:
+    def saw(self, order: float, probability: float, lists: tuple[float, float] = (1.0, 1.0)) -> None:
         """Losses of one batch of new lists, before it was learned from; NaN where there is none.
 
-        They are watched apart: tastes may change and not how much is clicked, and the other way round.
+        `lists` says of how many each is the mean: what one list says is mostly chance. They are watched apart: tastes may change and not how much is clicked, and the other way round.
         """
-        losses = zip(self._levels, (order, probability), strict=True)
-        seen = [(level.add(loss), level.sudden) for level, loss in losses if math.isfinite(loss)]
+        losses = zip(self._levels, (order, probability), lists, strict=True)
+        seen = [(level.add(loss, n), level.sudden) for level, loss, n in losses if math.isfinite(loss)]
         changes = [change for change, _ in seen]
         self.broken = (1, True) in seen
         # while the dense weights learn, a loss that falls says that they have not finished

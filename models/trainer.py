@@ -170,7 +170,7 @@ class Trainer:
             self._dense.step(gradients[0], norm, rate)  # 4. step
         if where is not None:
             self._step_rows(where, Vectors(*gradients[1:]), len(lists), ROW_RATE * rate)
-            self._watch(order, probability, lesson)
+            self._watch(order, probability, lists, lesson)
         if self.policy.mode(self._dense.steps) != self.mode:
             self._obey()
         return float(value)
@@ -224,10 +224,13 @@ class Trainer:
         rows = np.concatenate([where.category, where.history_category.ravel()])
         self.categories.step(rows, {"category": vectors}, rate)
 
-    def _watch(self, order: float, probability: float, lesson: Lesson | None) -> None:
+    def _watch(self, order: float, probability: float, lists: Lists, lesson: Lesson | None) -> None:
         """Tell the policy the losses of order and probability on new lists."""
+        clicks = np.append(0, np.cumsum(lists.labels & CLICK))
+        clicked = float(np.count_nonzero(np.diff(clicks[lists.start])))
         share = 1.0 if lesson is None else ((lesson.positive | lesson.negative) & CLICK > 0).mean()
-        self.policy.saw(order or np.nan, probability / share if share > SETTLED else np.nan)
+        losses = order if clicked else np.nan, probability / share if share > SETTLED else np.nan
+        self.policy.saw(*losses, (clicked, share * len(lists)))
 
     def follow(self, *what: Array) -> None:
         """Let the levels follow what came of predictions, see `models.lately.follow`."""

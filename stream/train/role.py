@@ -19,7 +19,7 @@ from stream.settings import Settings, shape_of
 from stream.train.session import Session
 from stream.train.versions import UNIT
 
-STATE = 11
+STATE = 12
 """Version of what a checkpoint holds."""
 
 

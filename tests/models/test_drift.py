@@ -49,3 +49,13 @@ def test_goes_on_from_its_state() -> None:
     other.load_state(one.state())
     rise = noise(20, mean=1.3, seed=1).tolist()
     assert [one.add(x) for x in rise] == [other.add(x) for x in rise]
+
+
+def test_what_few_are_the_mean_of_is_no_change_and_what_many_are_is_seen_all_the_same() -> None:
+    """Batches are of any size: the loss of one list says little."""
+    rng = np.random.default_rng(0)
+    sizes = rng.choice([1, 32], 2000).tolist()
+    figures = [rng.normal(1.0, 1 / n**0.5) for n in sizes]
+    level = Level()
+    assert [level.add(x, n) for x, n in zip(figures, sizes, strict=True)] == [0] * 2000
+    assert 1 in [level.add(1.5 + rng.normal(0, 32**-0.5), 32) for _ in range(10)]
