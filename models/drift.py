@@ -51,7 +51,7 @@ class Level:
         self._count = self._size = self._mean = self._variance = self._up = self._down = self._rising = 0.0
 
     def add(self, figure: float, size: float = 1.0) -> int:
-        """Take in a figure, the mean of `size`: 1 when it is clear that they have risen, -1 fallen, else 0."""
+        """Take in the mean of `size`: 1 when it is clear that figures have risen, -1 fallen, else 0."""
         if self._count >= KNOWN:
             z = (figure - self._mean) / math.sqrt(self._variance / size + 1e-12)
             self._up = max(0.0, self._up + z - ALLOWED)

@@ -99,7 +99,8 @@ class Policy:
     def saw(self, order: float, probability: float, lists: tuple[float, float] = (1.0, 1.0)) -> None:
         """Losses of one batch of new lists, before it was learned from; NaN where there is none.
 
-        `lists` says of how many each is the mean: what one list says is mostly chance. They are watched apart: tastes may change and not how much is clicked, and the other way round.
+        `lists` says of how many each is the mean: what one list says is mostly chance. The losses are watched
+        apart: tastes may change and not how much is clicked, and the other way round.
         """
         losses = zip(self._levels, (order, probability), lists, strict=True)
         seen = [(level.add(loss, n), level.sudden) for level, loss, n in losses if math.isfinite(loss)]

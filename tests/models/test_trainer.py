@@ -292,6 +292,21 @@ def test_rows_go_on_to_learn(policy: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert moved(t, rows) == {"embedding", "bias", "category"}
 
 
+def test_a_policy_hears_of_how_many_lists_losses_are_the_mean_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    t, heard = trainer(), []
+    monkeypatch.setattr(t.policy, "saw", lambda *what: heard.append(what))
+    shown = lists(np.random.default_rng(0), 6)
+    size = np.diff(shown.start)
+    clicked = np.repeat(np.arange(6) < 2, size)
+    shown = replace(shown, labels=clicked.astype(np.uint8))
+    all_ = np.repeat(np.arange(6) < 4, size).astype(np.uint8)
+    t.learn(shown, lesson=Lesson(all_ * clicked, all_ * ~clicked))
+    t.learn(shown, again=True)
+    [(order, probability, (of_order, of_probability))] = heard
+    assert np.isfinite([order, probability]).all()
+    assert (of_order, of_probability) == (2, 6 * all_.mean())
+
+
 def test_share_that_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.policy.WARM", 0)
     full, head, sparse = (trainer(policy=policy).share for policy in ("full", "head", "sparse"))
