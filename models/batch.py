@@ -22,6 +22,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -177,3 +178,13 @@ class Lists:
 
     def __len__(self) -> int:
         return len(self.start) - 1
+
+
+def per_list(start: Array, flags: Array) -> Array:
+    """How many items of each list are flagged (bool or 0 and 1, [N]), int64 [B].
+
+    >>> per_list(np.array([0, 2, 2, 3]), np.array([True, True, False])).tolist()
+    [2, 0, 0]
+    """
+    counts: Array = np.diff(np.append(0, np.cumsum(flags, dtype=np.int64))[start])
+    return counts

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from models.batch import TASKS, Array
+from models.batch import TASKS, Array, per_list
 
 BINS_PER_UNIT = 8
 """Bins per unit of log-odds."""
@@ -162,7 +162,7 @@ def ranks(start: Array, score: Array, labels: Array) -> Ranks:
     [0.5]
     """
     clicked = (labels & 1).astype(np.int64)
-    judged = np.flatnonzero(np.add.reduceat(np.append(clicked, 0), start[:-1]) * (np.diff(start) > 0))
+    judged = np.flatnonzero(per_list(start, clicked))
     reciprocal, ndcg = np.empty(len(judged)), np.empty(len(judged))
     _judge(judged, start, np.nan_to_num(score, nan=-np.inf), clicked, reciprocal, ndcg)
     return Ranks(judged, reciprocal, ndcg)

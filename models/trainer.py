@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models import compiled
 from models.admission import resolve
-from models.batch import CLICK, Array, Lesson, Lists, Shape
+from models.batch import CLICK, Array, Lesson, Lists, Shape, per_list
 from models.dense import Dense
 from models.embeddings import category_rows, item_rows
 from models.encoding import Quantiles, rebinned
@@ -226,8 +226,7 @@ class Trainer:
 
     def _watch(self, order: float, probability: float, lists: Lists, lesson: Lesson | None) -> None:
         """Tell the policy the losses of order and probability on new lists."""
-        clicks = np.append(0, np.cumsum(lists.labels & CLICK))
-        clicked = float(np.count_nonzero(np.diff(clicks[lists.start])))
+        clicked = float(np.count_nonzero(per_list(lists.start, lists.labels & CLICK)))
         share = 1.0 if lesson is None else ((lesson.positive | lesson.negative) & CLICK > 0).mean()
         losses = order if clicked else np.nan, probability / share if share > SETTLED else np.nan
         self.policy.saw(*losses, (clicked, share * len(lists)))

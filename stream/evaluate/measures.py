@@ -7,7 +7,7 @@ import math
 import msgspec
 import numpy as np
 
-from models.batch import Array
+from models.batch import Array, per_list
 from models.quality import log_loss, ranks
 
 BINS = 20
@@ -60,8 +60,7 @@ def by_place(start: Array, value: Array) -> Array:
 
 def clicked_lists(start: Array, labels: Array) -> Array:
     """Indexes (int64) of the lists of two items or more that have a click."""
-    clicks = np.append(0, np.cumsum(labels & 1))
-    return np.flatnonzero((np.diff(clicks[start]) > 0) & (np.diff(start) > 1))
+    return np.flatnonzero((per_list(start, labels & 1) > 0) & (np.diff(start) > 1))
 
 
 def judge_lists(start: Array, score: Array, labels: Array) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.batch import Array, Lists
+from models.batch import Array, Lists, per_list
 from models.quality import list_losses
 from stream.train.buffer import Buffer
 
@@ -75,7 +75,7 @@ class Partitions:
         partition = buffer.column("partition", numbers)
         loss = list_losses(lists.start, buffer.guesses(numbers).p, lists.labels, buffer.known(numbers))
         seen = ~buffer.column("unseen", numbers)
-        labelled = np.diff(np.append(0, np.cumsum(lists.labels > 0))[lists.start]) > 0
+        labelled = per_list(lists.start, lists.labels > 0) > 0
         self.learn(partition[seen], loss[seen], labelled[seen])
         return self.out(partition)
 
