@@ -11,8 +11,10 @@ from models.batch import Array
 ERRORS = 3.0
 """Standard errors by which the loss must be worse: one good version in about 700 is turned away."""
 
-TOLERANCE = 0.05
-"""Share by which a loss may rise within one version, or by degrees: a world that drifts moves it by less."""
+TOLERANCE, DEGREES = 0.05, 0.10
+"""Shares by which a loss may rise within one version, and by degrees, in several: that of a model that learns
+wanders by 1% from one version to the next, and by 3% within those that add up.
+"""
 
 CHANCE = float(np.log(700))
 """Nats by which all labels together must have become less likely; of a version that is right, one in 700 is
@@ -38,6 +40,15 @@ class Harm(NamedTuple):
     rise: float = 0.0
     variance: float = 0.0
     nats: float = 0.0
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is no chance of which lists were looked at."""
+        return bool(self.rise > ERRORS * self.variance**0.5)
+
+    def much(self, tolerance: float) -> bool:
+        """Whether it is certain, more than `tolerance`, and more than chance of what was clicked."""
+        return bool(self.certain and self.rise > tolerance and self.nats > CHANCE)
 
     def faded(self) -> Harm:
         """What of it counts for the next version; none, once later versions have made up for it."""
@@ -75,10 +86,10 @@ class Verdict(NamedTuple):
 def judge(before: Array, after: Array, labels: Array, owed: Harm = NOTHING) -> tuple[Verdict, Harm]:
     """Compare losses of the last good version and of a candidate on the same examples.
 
-    Rejected when any loss after is not finite, or when it is worse and, with what is owed, that is
+    Rejected when any loss after is not finite, or when it is worse and that is
 
     - more than 3 standard errors, s / sqrt(n), s being the standard deviation of the paired differences,
-    - more than `TOLERANCE`, and more than may be `CHANCE`.
+    - more than `TOLERANCE`, or with what is owed more than `DEGREES`, and more than may be `CHANCE`.
 
     Of fewer than two pairs of finite losses nothing else speaks against it.
 
@@ -122,10 +133,11 @@ def judge(before: Array, after: Array, labels: Array, owed: Harm = NOTHING) -> t
     if len(rise) < 2:
         return Verdict(True, "better or alike", *means, 0.0), owed
     variance = float(rise.var(ddof=1)) / len(rise)
-    harm = Harm(
-        owed.rise + float(rise.mean()), owed.variance + variance, owed.nats + float(labels[paired] @ rise)
-    )
-    worse = rise.mean() > 0 and harm.rise > ERRORS * np.sqrt(harm.variance)
-    much = harm.rise > TOLERANCE * before[paired].mean() and harm.nats > CHANCE
-    reason = ("worse by degrees" if owed.rise else "worse") if worse else "better or alike"
-    return Verdict(not (worse and much), reason, *means, variance**0.5), harm
+    alone = Harm(float(rise.mean()), variance, float(labels[paired] @ rise))
+    harm = Harm(*(one + more for one, more in zip(alone, owed, strict=True)))
+    loss = before[paired].mean()
+    if not alone.rise > 0 or not (alone.certain or harm.certain):
+        return Verdict(True, "better or alike", *means, variance**0.5), harm
+    refused = alone.much(TOLERANCE * loss), harm.much(DEGREES * loss)
+    reason = "worse" if refused[0] or not owed.rise else "worse by degrees"
+    return Verdict(not any(refused), reason, *means, variance**0.5), harm

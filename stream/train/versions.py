@@ -91,8 +91,7 @@ class Gate:
         if self._objections > PATIENCE and self._knows_better(after, learned):
             self._objections, self._since, owed = 0, self._buffer.head, NOTHING
             verdict = verdict._replace(accepted=True, reason="worse too often: the world has changed")
-        if verdict.accepted:
-            self._owed = owed.faded()
+        self._owed = (owed if verdict.accepted else self._owed).faded()
         self._refused = learned[:0] if verdict.accepted else learned[-REFUSED:]
         return verdict
 

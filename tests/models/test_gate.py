@@ -54,12 +54,18 @@ def test_what_may_be_chance_by_all_labels_is_no_objection() -> None:
 def test_small_harms_add_up_until_they_are_too_much() -> None:
     labels, owed, verdicts = np.ones(400, np.int64), Harm(), []
     for _ in range(8):
-        verdict, harm = judge(BEFORE, BEFORE * 1.01, labels, owed)
+        verdict, harm = judge(BEFORE, BEFORE * 1.02, labels, owed)
         owed = harm.faded()
         verdicts.append(verdict)
-    # 1 + .95 + ... of a hundredth: more than a twentieth after the sixth
+    # 1 + .95 + ... of a fiftieth: more than a tenth after the sixth
     assert [verdict.accepted for verdict in verdicts] == [True] * 5 + [False] * 3
     assert verdicts[-1].reason == "worse by degrees"
+
+
+def test_what_one_version_alone_may_not_do_it_may_not_do_where_little_is_owed() -> None:
+    little = Harm(1e-9, 0.0, 1e-9)
+    assert not judge(BEFORE, BEFORE * 1.051, np.ones(400), little)[0].accepted
+    assert judge(BEFORE, BEFORE * 1.049, np.ones(400), little)[0].accepted
 
 
 def test_what_is_owed_fades_and_is_made_up_for() -> None:

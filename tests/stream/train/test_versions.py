@@ -114,14 +114,21 @@ def worse_by_degrees(learner: Opinion, it: Gate, share: float, count: int) -> li
 def test_versions_each_a_little_worse_are_turned_away_when_it_adds_up() -> None:
     learner = Opinion(0.1)
     it = gate(learner, judged())
-    assert worse_by_degrees(learner, it, 0.1, 4) == [True] * 4
-    assert not all(worse_by_degrees(learner, it, 0.1, 4))
-    learner.p *= 0.9
+    assert worse_by_degrees(learner, it, 0.12, 4) == [True] * 4
+    assert not all(worse_by_degrees(learner, it, 0.12, 4))
+    learner.p *= 0.88
     assert it.judge(LEARNED).reason == "worse by degrees"
     learner.p = 0.15  # what makes up for it passes, and then there is nothing to make up for
     assert it.judge(LEARNED).accepted
     it.keep()
-    assert worse_by_degrees(learner, it, 0.1, 4) == [True] * 4
+    assert worse_by_degrees(learner, it, 0.12, 4) == [True] * 4
+
+
+def test_what_is_owed_fades_also_while_versions_are_turned_away() -> None:
+    learner = Opinion(0.1)
+    it = gate(learner, judged())
+    decisions = "".join(".X"[not passed] for passed in worse_by_degrees(learner, it, 0.05, 30))
+    assert decisions.endswith("X.X.X")
 
 
 def test_versions_that_get_worse_as_slowly_as_a_world_drifts_pass() -> None:
