@@ -74,6 +74,10 @@ class Share:
     hits: float = 0.0
     of: float = 0.0
 
+    def add(self, other: Share) -> None:
+        """Count what `other` counted, too."""
+        self.hits, self.of = self.hits + other.hits, self.of + other.of
+
     @property
     def rate(self) -> float:
         return self.hits / self.of if self.of else float("nan")
@@ -105,6 +109,16 @@ class Newcomers:
     recall: dict[bool, Share] = field(default_factory=lambda: defaultdict(Share))
     visitors: dict[tuple[str, int], Share] = field(default_factory=lambda: defaultdict(Share))
     first: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, other: Newcomers) -> None:
+        """Those of another shop, too."""
+        for content in other.items:
+            self.items[content].add(other.items[content])
+            self.recall[content].add(other.recall[content])
+        for group, share in other.visitors.items():
+            self.visitors[group].add(share)
+        for name, moments in other.first.items():
+            self.first[name] += moments
 
 
 class Plain:
@@ -203,7 +217,7 @@ class Experiment:
         if arm == "fresh" and self._is_new(item_id):
             places.append(self.found.items[has_content(item_id)])
         for share in places:
-            share.hits, share.of = share.hits + one.hits, share.of + one.of
+            share.add(one)
 
     def _is_new(self, item_id: str) -> bool:
         born_here = int(item_id[1:]) >= SHOP.items
@@ -221,7 +235,7 @@ class Experiment:
             found = self._candidates(user) if desired else set()
             for item_id in desired:
                 share = self.found.recall[has_content(item_id)]
-                share.hits, share.of = share.hits + (item_id in found), share.of + 1
+                share.add(Share(hits=item_id in found, of=1))
 
     def _ask_strangers(self) -> None:
         """See what to expect of the first page of some who have not seen one."""
@@ -323,11 +337,13 @@ def main() -> None:
     """Run it and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.experiments.cold_start", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300, help="of the shop's time, after a minute")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of shops, taken together")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        experiment = Experiment(Path(folder), arguments.seed)
-        found = experiment.run(experiment.warm_s + arguments.seconds)
+    found = Newcomers()
+    for seed in arguments.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            experiment = Experiment(Path(folder), seed)
+            found.add(experiment.run(experiment.warm_s + arguments.seconds))
     for table in tables(found):
         Console(width=140).print(table)
 

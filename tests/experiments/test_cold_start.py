@@ -22,10 +22,17 @@ from tests.experiments.cold_start import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
+SEEDS = 3
+"""Shops of which the figures are taken together: in one alone, what a context is worth is told by a hair."""
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Newcomers:
     torch.set_num_threads(1)
-    return Experiment(tmp_path_factory.mktemp("cold")).run(360.0)
+    found = Newcomers()
+    for seed in range(SEEDS):
+        found.add(Experiment(tmp_path_factory.mktemp("cold"), seed).run(360.0))
+    return found
 
 
 def test_content_brings_new_items_before_those_who_would_like_them(found: Newcomers) -> None:
