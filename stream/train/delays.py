@@ -113,6 +113,10 @@ class Delays:
         """Whether lists have been seen, but none whose wait is over."""
         return self._first >= 0 and not self.over(now_ms)
 
+    def left(self, now_ms: int) -> float:
+        """Share of the lists of a stream's first wait whose own wait is not over."""
+        return min(1.0, max(0.0, 2 - (now_ms - self._first) / self._wait)) if self._first >= 0 else 1.0
+
     def come(self, ts_ms: Array, now_ms: int) -> Array:
         """Share of what comes of lists shown at `ts_ms` [n] that has come, in a `young` stream [T, n].
 

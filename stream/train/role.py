@@ -19,7 +19,7 @@ from stream.settings import Settings, shape_of
 from stream.train.session import Session
 from stream.train.versions import UNIT
 
-STATE = 12
+STATE = 13
 """Version of what a checkpoint holds."""
 
 

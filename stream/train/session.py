@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from models.batch import CLICK, CONVERSIONS, TASKS, Array, Lesson, Lists
-from models.lately import CART, LONG_MEMORY, MEMORY, PURCHASE, faded
 from models.learner import Learner
 from stream.checkpoint import Store
 from stream.counts import Counts, split_blocks
@@ -37,6 +36,7 @@ from stream.train.join import Acts, Batch, Labels, Shown, decode, merge, select
 from stream.train.lessons import FAKE
 from stream.train.partitions import Partitions
 from stream.train.publish import Label, Publisher
+from stream.train.sales import Sales
 from stream.train.shadows import LAGS, Shadows
 from stream.train.streamtime import StreamTime
 
@@ -67,8 +67,6 @@ COUNT_S = 1.0
 
 FORESEE = 0.01
 """While no list is mature, all are looked at so often: in waits for carts and purchases."""
-
-CARTED, BOUGHT = 1 << CART, 1 << PURCHASE
 
 
 class Session:
@@ -110,7 +108,7 @@ class Session:
         self.delays = Delays(self.settings.conversion_wait_s)
         self.counts = Counts(source, BLOCK)
         self.rng = np.random.default_rng(self.settings.seed)
-        self._sold, self._expected_sold = np.zeros(2), np.zeros(2)
+        self.sales = Sales(self.buffer, self.delays, self.settings.delayed)
         self.time = StreamTime()
         self._passed: dict[int, int] = {}
         self._inbox: list[Batch] = []
@@ -165,7 +163,7 @@ class Session:
             "time": self.time.ms,
             "next": [self._next_publish, self._next_count, self._next_foresee, self._behind_since],
             "label_ts": self._label_ts,
-            "sold": [self._sold, self._expected_sold],
+            "sales": self.sales.state(),
             "replays": self._replays,
             "labels": np.array(labels, np.int64).reshape(-1, 3),
             "rng": json.dumps(self.rng.bit_generator.state),  # its integers are too long for MessagePack
@@ -183,7 +181,7 @@ class Session:
         self.time = StreamTime(state["time"])
         self._next_publish, self._next_count, self._next_foresee, self._behind_since = state["next"]
         self._label_ts, self._replays = state["label_ts"], state["replays"]
-        self._sold, self._expected_sold = state["sold"]
+        self.sales.restore(state["sales"])
         for n, p, ts in state["labels"].tolist():
             self._unlearned.setdefault(n, []).append((p, ts))
         self.rng.bit_generator.state = json.loads(state["rng"])
@@ -331,9 +329,8 @@ class Session:
         due = ((lesson.positive | lesson.negative) & CLICK).astype(np.int64)[:, None]
         came = (news[:, None] >> task & 1).sum(0)
         said = self.buffer.guesses(numbers).p
-        plain = (due * said * np.exp(-then)).sum(0)[1:]
-        self._expected_sold = faded(self._expected_sold, plain, MEMORY)
-        self.learner.trainer.follow(said, then, due, came, self._sold, self._expected_sold)
+        self.sales.expect((due * said * np.exp(-then)).sum(0))
+        self.learner.trainer.follow(said, then, due, came, self.sales.sold(self.time.ms), self.sales.expected)
 
     def _sift(self, numbers: Array) -> tuple[Array, Lists]:
         """The lists to learn from; those of a partition unlike the others are set aside."""
@@ -354,7 +351,7 @@ class Session:
         self._judge(self.settings.conversion_wait_s, self._mature, CONVERSIONS)
         if self.delays.young(self.time.ms) and self.time.ms >= self._next_foresee:
             self._next_foresee = self.time.ms + int(1000 * FORESEE * self.settings.conversion_wait_s)
-            self._foresee()
+            self.sales.foresee(self.time.ms)
         self._unlearned = {n: each for n, each in self._unlearned.items() if n >= self.buffer.tail}
         self.shadows.forget(self.buffer.judged)
         gauges = {
@@ -373,30 +370,10 @@ class Session:
         ]
 
     def _mature(self, until: int) -> Array:
-        """`Buffer.mature`; which carts of these lists were bought is known now."""
+        """`Buffer.mature`; what was bought of these lists is known now."""
         numbers = self.buffer.mature(until)
-        carts, bought = self._carts(numbers)
-        news = np.array([len(carts), bought.sum()])
-        self._sold = faded(self._sold, news, LONG_MEMORY)
+        self.sales.mature(numbers)
         return numbers
-
-    def _foresee(self) -> None:
-        """While no list is mature: of how many carts it may be known whether they are bought, by age.
-
-        They are no fewer than those that were bought. They count once more when their time is over.
-        """
-        carts, bought = self._carts(np.arange(self.buffer.tail, self.buffer.head))
-        shown = self.buffer.column("broker_ts", carts)
-        come = self.delays.come(shown, self.time.ms)[PURCHASE].sum()
-        self._sold = np.array([max(come, bought.sum()), bought.sum()])
-
-    def _carts(self, numbers: Array) -> tuple[Array, Array]:
-        """Of each cart on these lists, the list's number, and whether it was bought; not to who is naive."""
-        out = self.buffer.column("unseen", numbers) | self.buffer.column("aside", numbers)
-        numbers = numbers[:0] if self.settings.delayed == "naive" else numbers[~out]
-        labels, sizes = self.buffer.labels(numbers)
-        carted = labels & CARTED > 0
-        return np.repeat(numbers, sizes)[carted], labels[carted] & BOUGHT > 0
 
     def _judge(self, after_s: float, judge: Callable[[int], Array], tasks: int) -> None:
         """Judge `tasks` (bits) of the lists that arrived so long ago."""

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from models.batch import Array
-from models.lately import CART, LONG_MEMORY, MEMORY, PURCHASE, faded, follow
+from models.lately import CART, CLICK, LONG_MEMORY, MEMORY, PURCHASE, faded, follow
 
 ITEMS, TRUTH, BEFORE = 200, 0.2, 0.1
 """Items of a step; the share that is clicked, and carted; what the rest of the model says of it."""
 RIGHT = np.log(TRUTH / (1 - TRUTH)) - np.log(BEFORE / (1 - BEFORE))
 NONE = np.zeros((0, 3))
-NO_CARTS = np.zeros(2), np.zeros(2)
+NOTHING_SOLD = np.zeros((2, 2)), np.zeros(3)
+OUT_OF_CARTS, WITHOUT_CARTS = (np.array([[5.0, 2.0], [4.0, bought]]) for bought in (2.0, 0.0))
 
 
 def live(steps: int, known: int = 0, late: int = 0) -> Array:
@@ -30,7 +31,7 @@ def live(steps: int, known: int = 0, late: int = 0) -> Array:
             carts.append(int(came[CART]) // 2)
             overdue = carts.popleft() if len(carts) > late else 0
             some = came - [0, int(came[CART]) // 2 - overdue, 0]
-            level = follow(level, said(then), then, np.ones((ITEMS, 3)), some, *NO_CARTS)
+            level = follow(level, said(then), then, np.ones((ITEMS, 3)), some, *NOTHING_SOLD)
         levels.append(level)
     return np.array(levels)
 
@@ -46,7 +47,9 @@ def said_with(p: float, level: float) -> float:
     return float(1 / (1 + (1 / p - 1) * np.exp(-level)))
 
 
-def step(level: Array, p: Array, came: tuple[int, int, int], items: int = 1000) -> Array:
+def step(
+    level: Array, p: Array, came: tuple[int, int, int], items: int = 1000, sold: Array = OUT_OF_CARTS
+) -> Array:
     """Levels after items of which `p` [T] was predicted at these levels."""
     size = (items, 3)
     return follow(
@@ -55,7 +58,8 @@ def step(level: Array, p: Array, came: tuple[int, int, int], items: int = 1000) 
         np.broadcast_to(level, size),
         np.ones(size),
         np.array(came),
-        *NO_CARTS,
+        sold,
+        np.zeros(3),
     )
 
 
@@ -85,43 +89,49 @@ def test_purchases_share_the_level_of_carts_whatever_came_of_them() -> None:
         assert level[PURCHASE] == level[CART] > 0.1
 
 
-def test_purchases_share_no_more_of_it_than_carts_explain() -> None:
-    level = step(np.zeros(3), np.array([0.2, 0.1, 0.2]), (200, 150, 200))
-    assert level[PURCHASE] == pytest.approx(level[CART] / 2)
-    never = np.zeros(3)  # a shop that tells no carts
+def test_purchases_share_the_level_of_clicks_where_what_is_bought_was_in_no_cart() -> None:
+    level = np.zeros(3)
     for cart in (0.2, 0.1, 0.05, 1e-5):
-        never = step(never, np.array([0.3, cart, 0.1]), (300, 0, 100))
-    assert never[CART] < -0.5
-    assert never[PURCHASE] == pytest.approx(0, abs=1e-3)
+        level = step(level, np.array([0.3, cart, 0.1]), (400, 0, 100), sold=WITHOUT_CARTS)
+    assert level[CART] < -0.5
+    assert level[PURCHASE] == level[CLICK] > 0.3
 
 
-def test_as_many_of_the_carts_are_predicted_to_be_bought_as_were() -> None:
-    sold, expected_sold, level = np.array([2000.0, 1200.0]), np.zeros(2), np.zeros(3)
-    cart, share = 0.1, 0.3  # what the rest of the model says of an item, and of a cart
-    for _ in range(100):
-        p = np.array([0.4, said_with(cart, level[CART]), said_with(cart * share, level[PURCHASE])])
-        plain = 1000 * p[1:] * np.exp(-level[1:])
-        expected_sold = faded(expected_sold, plain, MEMORY)
+@pytest.mark.parametrize("before", [CLICK, CART])
+def test_as_many_of_what_may_be_bought_are_predicted_to_be_as_were(before: int) -> None:
+    sold, expected, level = np.zeros((2, 2)), np.zeros(3), np.zeros(3)
+    sold[: before + 1] = 2000.0, 1200.0
+    truth, p, share = 0.15, 0.1, 0.3  # what happens; what the rest of the model says of it, and of a sale
+    for _ in range(150):
+        p_now = np.array([said_with(a, at) for a, at in zip((p, p, p * share), level, strict=True)])
+        expected = faded(expected, 1000 * p_now * np.exp(-level), MEMORY)
         size = (1000, 3)
         due, then = np.ones(size), np.tile(level, (1000, 1))
-        came = np.array([400, 150, 0])
-        level = follow(level, np.broadcast_to(p, size), then, due, came, sold, expected_sold)
-    assert said_with(cart, level[CART]) == pytest.approx(0.15, rel=0.02)
-    assert said_with(cart * share, level[PURCHASE]) / 0.15 == pytest.approx(1200 / 2000, rel=0.05)
+        came = np.full(3, 1000 * truth)
+        level = follow(level, np.broadcast_to(p_now, size), then, due, came, sold, expected)
+    assert said_with(p, level[before]) == pytest.approx(truth, rel=0.02)
+    assert said_with(p * share, level[PURCHASE]) / truth == pytest.approx(1200 / 2000, rel=0.05)
 
 
-def test_what_is_known_of_few_carts_moves_little() -> None:
-    none = np.zeros((0, 3))
-    level = follow(np.zeros(3), none, none, none, np.zeros(3), np.array([10.0, 4.0]), np.array([10.0, 3.0]))
+def test_what_is_known_of_few_sales_moves_little() -> None:
+    none, few = np.zeros((0, 3)), np.array([[10.0, 4.0], [10.0, 4.0]])
+    level = follow(np.zeros(3), none, none, none, np.zeros(3), few, np.array([10.0, 10.0, 3.0]))
     assert 0 < level[PURCHASE] < 0.05
-    assert faded(np.full(2, LONG_MEMORY), np.zeros(2), LONG_MEMORY).tolist() == [LONG_MEMORY] * 2
+
+
+def test_who_sells_one_in_a_hundred_clicks_remembers_as_many_sales_as_others() -> None:
+    sums = np.zeros((2, 2))
+    for _ in range(10_000):
+        sums = faded(sums, np.array([[100.0, 1.0], [2.0, 1.0]]), LONG_MEMORY)
+    assert sums[:, 1] == pytest.approx([LONG_MEMORY] * 2, rel=0.01)
+    assert sums[0, 0] == pytest.approx(100 * LONG_MEMORY, rel=0.01)
 
 
 def test_nothing_moves_levels_where_nothing_is_known() -> None:
-    level = np.array([0.5, 0.25, 0.25])
-    assert follow(level, NONE, NONE, NONE, np.zeros(3), *NO_CARTS).tolist() == level.tolist()
+    level = np.array([0.25, 0.5, 0.25])
+    assert follow(level, NONE, NONE, NONE, np.zeros(3), *NOTHING_SOLD).tolist() == level.tolist()
     p, then = np.full((9, 3), 0.3), np.zeros((9, 3))
-    assert follow(level, p, then, np.zeros((9, 3)), np.zeros(3), *NO_CARTS).tolist() == level.tolist()
+    assert follow(level, p, then, np.zeros((9, 3)), np.zeros(3), *NOTHING_SOLD).tolist() == level.tolist()
 
 
 def test_a_batch_of_any_size_goes_no_further_than_what_was_seen_in_it() -> None:

@@ -19,7 +19,7 @@ from tests.models.toy import ITEMS, SHAPE, ids, lists
 MANY = np.full((900, 3), 0.01), np.zeros((900, 3)), np.ones((900, 3), np.int64)
 """What was said of items, with which levels, and that it is due."""
 MANY_CLICKS, MANY_CARTS = (
-    (*MANY, np.array(came), np.zeros(2), np.zeros(2)) for came in ([900, 9, 9], [9, 900, 9])
+    (*MANY, np.array(came), np.array([[9, 9], [9, 9]]), np.zeros(3)) for came in ([900, 9, 9], [9, 900, 9])
 )
 
 

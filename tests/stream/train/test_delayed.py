@@ -106,7 +106,7 @@ def ratios(path: Path, graphs: Path, delayed: str) -> Array:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("delayed", "learned_after"), [("wait", 2), ("fnw", 1), ("fnc", 1)])
+@pytest.mark.parametrize(("delayed", "learned_after"), [("wait", 2), ("fnw", 0), ("fnc", 0)])
 def test_as_many_purchases_are_predicted_as_are_to_be_expected(
     tmp_path: Path, graphs: Path, delayed: str, learned_after: int
 ) -> None:

@@ -92,6 +92,14 @@ def test_nothing_is_left_out_when_the_stream_is_as_old_as_the_wait() -> None:
     assert taught is lesson
 
 
+def test_first_lists_mature_between_one_wait_and_two() -> None:
+    delays, lesson = Delays(WAIT_S), Lesson(np.zeros(1, np.uint8), np.full(1, 7, np.uint8))
+    assert delays.left(10**9) == 1
+    delays.thin(lesson, np.zeros(1, np.int64), np.array([5000]), 5000)
+    waits = [delays.left(5000 + int(1000 * WAIT_S * k)) for k in (0.5, 1, 1.25, 2, 3)]
+    assert waits == pytest.approx([1, 1, 0.75, 0, 0])
+
+
 def test_only_negatives_of_carts_and_purchases_are_left_out() -> None:
     stream = Stream(120)
     for _ in range(50):
