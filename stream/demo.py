@@ -140,7 +140,7 @@ class _view:  # noqa: N801  used like a function
             clock = Text(f"the shop closes in {left:.0f} s", style="dim")
             self._live.update(Group(clock, render(report)))
         else:
-            self._console.print(line(report, left), highlight=False)
+            self._console.print(line(report, left), highlight=False, soft_wrap=True)
 
 
 def line(report: Report, left: float) -> str:

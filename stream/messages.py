@@ -31,6 +31,9 @@ from stream.errors import Poison
 STRANGER = "~default"
 """Key of the slate for visitors that liverank has not seen."""
 
+STRANGERS = "default"
+"""What counts of that slate have for an arm: nobody was drawn for it, so it is compared with none."""
+
 EARLIEST_TS = 946_684_800_000
 """2000-01-01 in ms: an older `ts` is almost always one given in seconds."""
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream.clickhouse import Store
+from stream.messages import STRANGERS
 from stream.text import NONE, milliseconds, number, percent, signed, span
 
 
@@ -266,7 +267,10 @@ def render(report: Report) -> Group:
 
 
 def _arms(arms: list[Arm]) -> Table:
-    table = _table("Arms", "", *(arm.arm for arm in arms), caption="intervals: 95%, valid at every look")
+    caption = "intervals: 95%, valid at every look"
+    if any(arm.arm == STRANGERS for arm in arms):
+        caption += f"; {STRANGERS}: the slate for strangers, compared with no arm"
+    table = _table("Arms", "", *(arm.arm for arm in arms), caption=caption)
     lines: list[tuple[str, Callable[[Arm], str]]] = [
         ("impressions", lambda a: f"{a.impressions:,}"),
         ("clicks", lambda a: f"{a.clicks:,}"),

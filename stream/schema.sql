@@ -124,7 +124,8 @@ FROM (
     GROUP BY time, task, lag
 ) AS q;
 
--- Every arm against each other arm and against `others` together, over everything stored.
+-- Every arm against each other arm and against `others` together, over everything stored. `default`, the slate
+-- for strangers, has a rate and no lift, and is none of the others: nobody was drawn for it.
 -- Users, not impressions, are drawn: the variance of a rate r = clicks / impressions comes from the 32
 -- user buckets, var = B/(B-1) sum((clicks_b - r impressions_b)^2) / impressions^2 (random groups,
 -- linearised). `width` widens the standard error to an interval that holds at every look at once, at 95%:
@@ -143,17 +144,23 @@ WITH
     ),
     arms AS (SELECT DISTINCT arm FROM folded),
     pairs AS (
-        SELECT a.arm AS arm, b.arm AS against FROM arms AS a CROSS JOIN arms AS b WHERE a.arm != b.arm
+        SELECT a.arm AS arm, b.arm AS against FROM arms AS a CROSS JOIN arms AS b
+        WHERE a.arm != b.arm AND a.arm != 'default' AND b.arm != 'default'
         UNION ALL
         SELECT arm, 'others' FROM arms
     ),
     sides AS (
         SELECT
-            p.arm AS arm, p.against AS against, f.bucket AS bucket,
-            sumIf(f.n, f.arm = p.arm) AS n1, sumIf(f.c, f.arm = p.arm) AS c1,
-            sumIf(f.n, f.arm = p.against OR (p.against = 'others' AND f.arm != p.arm)) AS n2,
-            sumIf(f.c, f.arm = p.against OR (p.against = 'others' AND f.arm != p.arm)) AS c2
-        FROM pairs AS p CROSS JOIN folded AS f
+            arm, against, bucket,
+            sumIf(n, own) AS n1, sumIf(c, own) AS c1, sumIf(n, other) AS n2, sumIf(c, other) AS c2
+        FROM (
+            SELECT
+                p.arm AS arm, p.against AS against, f.bucket AS bucket, f.n AS n, f.c AS c,
+                f.arm = p.arm AS own,
+                f.arm = p.against
+                    OR (p.against = 'others' AND f.arm != p.arm AND 'default' NOT IN (f.arm, p.arm)) AS other
+            FROM pairs AS p CROSS JOIN folded AS f
+        )
         GROUP BY arm, against, bucket
     ),
     rates AS (

@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 
 from models.batch import Shape
 from stream.errors import SettingsError
-from stream.messages import TOPICS
+from stream.messages import STRANGERS, TOPICS
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=3e9)]
@@ -316,6 +316,8 @@ def _check(tree: dict[str, Any], source: str) -> Settings:
     total = sum(arm.share for arm in settings.arms)
     if abs(total - 1) > 1e-6 or len({arm.name for arm in settings.arms}) != len(settings.arms):
         raise SettingsError(f"{source}: arms need different names and shares that add up to 1, not {total:g}")
+    if any(arm.name == STRANGERS for arm in settings.arms):
+        raise SettingsError(f"{source}: no arm can be named {STRANGERS}, as the slate for strangers is")
     return settings
 
 

@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.messages import STRANGERS
 from stream.settings import Settings
 
 Array = NDArray[Any]
 
 BUCKETS = 32
 """User buckets in which the variance of an arm is estimated."""
-
-STRANGERS = "default"
-"""Arm of the slate that strangers get."""
 
 _SALT = np.uint64(0x9E3779B97F4A7C15)
 _CACHED_TRACES = 10_000

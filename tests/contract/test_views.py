@@ -187,6 +187,19 @@ def test_lift_is_against_each_arm_and_all_others(store, put):
     assert len(lift) == 9
 
 
+def test_the_slate_for_strangers_has_a_rate_and_is_compared_with_no_arm(store, put):
+    for arm, clicks in (("a", [20, 20]), ("b", [10, 10]), ("default", [30, 50])):
+        put("experiment", experiment(arm, clicks))
+    lift = {(r["arm"], r["against"]): r for r in store.query("SELECT * FROM {db}.lift")}
+    assert {pair for pair, row in lift.items() if row["lift"] is not None} == {
+        ("a", "b"), ("b", "a"), ("a", "others"), ("b", "others")
+    }  # fmt: skip
+    assert lift["a", "others"]["lift"] == pytest.approx(1.0)
+    row = one(store.query("SELECT * FROM {db}.experiment WHERE arm = 'default'"))
+    close(row, ctr=0.4, lift=None, lift_low=None)
+    assert row["ctr_low"] < 0.4 < row["ctr_high"]
+
+
 def test_bucket_that_only_another_arm_has_still_counts_for_it(store, put):
     put("experiment", experiment("a", [20]))
     put("experiment", experiment("b", [10, 30]))

@@ -43,6 +43,12 @@ def test_arms_stand_side_by_side_best_first(store, put):
     assert "fresh beats frozen by +98." in text(got)
 
 
+def test_the_slate_for_strangers_is_explained_where_it_was_seen() -> None:
+    seen, unseen = (" ".join(text(Report(arms=[Arm(arm=arm)])).split()) for arm in ("default", "fresh"))
+    assert "slate for strangers" in seen
+    assert "slate for strangers" not in unseen
+
+
 def test_percentiles_of_all_minutes_are_not_means_of_minutes(store, put):
     put("freshness", "second kind upto count\n 0 event_to_slate 10 98\n 60 event_to_slate 5000 2")
     [row] = read(store).freshness

@@ -98,6 +98,10 @@ def test_two_arms_need_two_names(tmp_path: Path) -> None:
     assert "different names" in _refusal(arm * 2, tmp_path)
 
 
+def test_no_arm_has_the_name_of_the_slate_for_strangers(tmp_path: Path) -> None:
+    assert "default" in _refusal("[[arms]]\nname = 'default'\nshare = 1.0\nmodel = 'fresh'\n", tmp_path)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         load(tmp_path / "none.toml", {})
