@@ -118,8 +118,8 @@ def test_ten_million_items_pass_through_a_hundred_thousand_rows(
     print("MB:", *(f"{each:.0f}" for each in memory))
     assert passage.evicted > 10 * SHAPE.rows
     assert passage.learned > 10_000
-    assert memory[-1] - memory[0] < 30
-    assert memory[-1] - memory[4] < 10
+    filled = memory[1:]  # rows and names have as many as they may have by then
+    assert max(filled[4:]) - max(filled[:4]) < 10
     assert len(learner.table) <= SHAPE.rows - SHAPE.cold
     assert len(learner.names.of_row) <= len(learner.table)
     assert len(learner.names.waiting) <= 2 * SHAPE.rows
