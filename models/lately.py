@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.batch import TASKS, Array
+from models.batch import Array
+from models.statistics import CART, CLICK, PURCHASE
 
 MEMORY = 200.0
 """Clicks or carts that a level is taken from, about: while nothing changes, its standard deviation is 5%."""
@@ -28,8 +29,6 @@ CREDIT = 50.0
 
 MOST = 1 - 1e-6
 """Largest probability: its odds are finite."""
-
-CLICK, CART, PURCHASE = range(len(TASKS))
 
 
 def follow(

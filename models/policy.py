@@ -96,7 +96,7 @@ class Policy:
             return "full"
         return "sparse" if self.name == "dynamic" else self.name
 
-    def saw(self, order: float, probability: float, lists: tuple[float, float] = (1.0, 1.0)) -> None:
+    def saw(self, order: float, probability: float, lists: tuple[float, float]) -> None:
         """Losses of one batch of new lists, before it was learned from; NaN where there is none.
 
         `lists` says of how many each is the mean: what one list says is mostly chance. The losses are watched

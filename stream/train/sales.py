@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from models.batch import TASKS, Array
-from models.lately import CART, CLICK, LONG_MEMORY, MEMORY, PURCHASE, faded
+from models.lately import LONG_MEMORY, MEMORY, faded
+from models.statistics import CART, CLICK, PURCHASE
 from stream.train.buffer import Buffer
 from stream.train.delays import Delays
 

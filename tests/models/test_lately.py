@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from models.batch import Array
-from models.lately import CART, CLICK, LONG_MEMORY, MEMORY, PURCHASE, faded, follow
+from models.lately import LONG_MEMORY, MEMORY, faded, follow
+from models.statistics import CART, CLICK, PURCHASE
 
 ITEMS, TRUTH, BEFORE = 200, 0.2, 0.1
 """Items of a step; the share that is clicked, and carted; what the rest of the model says of it."""

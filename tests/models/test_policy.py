@@ -8,11 +8,14 @@ from models.lora import FACTORS
 from models.policy import CALM, HEADS, POLICIES, WARM, Policy, learning
 from models.ranker import initial
 
+ONE = 1.0, 1.0
+"""Losses of one list each."""
+
 
 def watch(policy: Policy, batches: int, order: float = 1.0, probability: float = 0.3, seed: int = 0) -> None:
     noise = np.random.default_rng(seed).normal(0, 0.1, (batches, 2))
     for a, b in noise.tolist():
-        policy.saw(order + a, probability + b / 10)
+        policy.saw(order + a, probability + b / 10, ONE)
 
 
 def calm() -> Policy:
@@ -77,7 +80,7 @@ def breaks(name: str, rises: list[float]) -> list[int]:
     policy, told = Policy(name), []
     noise = np.random.default_rng(0).normal(0, 0.1, len(rises))
     for k, (rise, more) in enumerate(zip(rises, noise.tolist(), strict=True)):
-        policy.saw(1.0 + rise + more, 0.3)
+        policy.saw(1.0 + rise + more, 0.3, ONE)
         told += [k] * policy.broken
     return told
 
@@ -100,7 +103,7 @@ def test_dynamic_that_is_awake_waits_until_the_loss_has_fallen() -> None:
 def test_batches_without_a_loss_say_nothing_of_it() -> None:
     policy = calm()
     for _ in range(50):
-        policy.saw(float("nan"), float("nan"))
+        policy.saw(float("nan"), float("nan"), ONE)
     assert policy.mode(WARM) == "sparse"
     watch(policy, 10, order=1.4, seed=1)
     assert policy.mode(WARM) == "full"

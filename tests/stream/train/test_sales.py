@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.batch import Lesson
+from models.statistics import CART, CLICK, PURCHASE
 from stream.checkpoint import pack, unpack
 from stream.train.buffer import Buffer
 from stream.train.delays import Delays
@@ -12,7 +13,6 @@ from tests.stream.train.synthetic import T0
 from tests.stream.train.test_buffer import SHAPE, label, put
 
 WAIT_S = 600.0
-CLICK, CART, PURCHASE = range(3)
 
 
 def shop(delayed: str = "fnw") -> tuple[Buffer, Sales]:

@@ -12,13 +12,12 @@ import pytest
 
 from models.batch import Array, F, Lists
 from models.gate import Verdict
-from models.lately import CART
 from models.learner import Learner
 from models.losses import DELAYED
 from models.policy import POLICIES
 from models.quality import Histogram, auc
 from models.served import Served
-from models.statistics import IMPRESSIONS_LONG
+from models.statistics import CART, IMPRESSIONS_LONG
 from models.trainer import Prediction, Trainer
 from stream.checkpoint import Store, pack, unpack
 from stream.errors import Fatal, Retryable
